@@ -1,0 +1,110 @@
+//! The golden file of layouts, and the asserts that hold them at compile time.
+//!
+//! Decides nothing; it shows. Invariant: `abi.txt` equals what the compiler laid out. A change is
+//! blessed on purpose, with `cargo xtask abi --bless`, and raises [`super::ABI_VERSION`] once released.
+
+use core::mem::{offset_of, size_of};
+
+use super::{
+    AffinityKey, AffinityRow, BackendRow, Config, FlowKey, FlowRow, FrontendKey, FrontendRow, InterfaceRow,
+    ServicePortName, SlotRange,
+};
+use crate::address::{V4, V6};
+
+/// A type of the contract: name, size and the offset of each field, in bytes.
+#[cfg(test)]
+struct Layout {
+    name: &'static str,
+    size: usize,
+    fields: Vec<(&'static str, usize)>,
+}
+
+macro_rules! layouts {
+    ($($name:literal: $ty:ty = $size:literal { $($field:ident @ $offset:literal),* $(,)? })*) => {
+        $(const _: () = {
+            assert!(size_of::<$ty>() == $size, "the size is part of the contract");
+            assert!(size_of::<$ty>().is_multiple_of(4), "rows are whole words");
+            $(assert!(offset_of!($ty, $field) == $offset, "the offset is part of the contract");)*
+        };)*
+
+        #[cfg(test)]
+        fn layouts() -> Vec<Layout> {
+            vec![$(Layout {
+                name: $name,
+                size: size_of::<$ty>(),
+                fields: vec![$((stringify!($field), offset_of!($ty, $field))),*],
+            }),*]
+        }
+    };
+}
+
+layouts! {
+    "FrontendKey<V4>": FrontendKey<V4> = 8 { addr @ 0, port @ 4, protocol @ 6, pad @ 7 }
+    "FrontendKey<V6>": FrontendKey<V6> = 20 { addr @ 0, port @ 16, protocol @ 18, pad @ 19 }
+    "FrontendRow": FrontendRow = 32 {
+        tag @ 0, service_port @ 4, flags @ 8, affinity_seconds @ 12, inside @ 16, outside @ 24,
+    }
+    "SlotRange": SlotRange = 8 { start @ 0, len @ 4 }
+    "BackendRow<V4>": BackendRow<V4> = 16 { addr @ 0, port @ 4, flags @ 6, generation @ 8, service_port @ 12 }
+    "BackendRow<V6>": BackendRow<V6> = 28 { addr @ 0, port @ 16, flags @ 18, generation @ 20, service_port @ 24 }
+    "ServicePortName": ServicePortName = 256 { len @ 0, bytes @ 4 }
+    "FlowKey<V4>": FlowKey<V4> = 16 {
+        src @ 0, dst @ 4, src_port @ 8, dst_port @ 10, protocol @ 12, hook @ 13, pad @ 14,
+    }
+    "FlowKey<V6>": FlowKey<V6> = 40 {
+        src @ 0, dst @ 16, src_port @ 32, dst_port @ 34, protocol @ 36, hook @ 37, pad @ 38,
+    }
+    "FlowRow<V4>": FlowRow<V4> = 36 {
+        tag @ 0, service_port @ 4, backend @ 8, generation @ 12, since @ 16, last_seen @ 20,
+        addr @ 24, port @ 28, other_port @ 30, state @ 32, flags @ 33, pad @ 34,
+    }
+    "FlowRow<V6>": FlowRow<V6> = 48 {
+        tag @ 0, service_port @ 4, backend @ 8, generation @ 12, since @ 16, last_seen @ 20,
+        addr @ 24, port @ 40, other_port @ 42, state @ 44, flags @ 45, pad @ 46,
+    }
+    "AffinityKey<V4>": AffinityKey<V4> = 8 { client @ 0, service_port @ 4 }
+    "AffinityKey<V6>": AffinityKey<V6> = 20 { client @ 0, service_port @ 16 }
+    "AffinityRow": AffinityRow = 12 { backend @ 0, generation @ 4, last_used @ 8 }
+    "InterfaceRow": InterfaceRow = 28 { role @ 0, l2_len @ 4, masquerade_v4 @ 8, masquerade_v6 @ 12 }
+    "Config": Config = 16 {
+        abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,
+        opening_timeout @ 12,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use super::super::{ABI_VERSION, MAPS, Verdict};
+    use super::*;
+
+    fn render() -> String {
+        let mut out = format!("version {ABI_VERSION}\n");
+        for map in MAPS {
+            writeln!(out, "map {}", map.name).unwrap();
+        }
+        for layout in layouts() {
+            writeln!(out, "type {} size {}", layout.name, layout.size).unwrap();
+            for (field, offset) in layout.fields {
+                writeln!(out, "  {offset:4} {field}").unwrap();
+            }
+        }
+        for verdict in Verdict::ALL {
+            writeln!(out, "verdict {} {}", verdict.index(), verdict.name()).unwrap();
+        }
+        out
+    }
+
+    #[test]
+    fn abi_matches_the_golden_file() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi.txt");
+        let now = render();
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &now).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(golden, now, "a layout moved: `cargo xtask abi --bless` if that is meant");
+    }
+}

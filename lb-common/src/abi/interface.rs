@@ -1,0 +1,33 @@
+//! The interfaces the programs hang on.
+//!
+//! Invariant: a row is there before the interface's programs are attached.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::address::{V4, V6};
+
+/// An interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct InterfaceRow {
+    /// What it leads to.
+    pub role: Role,
+    /// Bytes in front of the network header: 14, or 0 on a device without Ethernet.
+    pub l2_len: u32,
+    /// Masquerade with this; all zero: masquerading over IPv4 is impossible here.
+    pub masquerade_v4: V4,
+    /// Masquerade with this; all zero: masquerading over IPv6 is impossible here.
+    pub masquerade_v6: V6,
+}
+
+/// What an interface leads to.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Role(pub u32);
+
+impl Role {
+    /// The host's side of a pod's interface.
+    pub const POD: Self = Self(1);
+    /// A device that leads off the node: an uplink or a tunnel.
+    pub const NET: Self = Self(2);
+}

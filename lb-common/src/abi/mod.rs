@@ -1,0 +1,102 @@
+//! The layout of every BPF map: one file per map, key and value.
+//!
+//! Decides names, sizes and meaning of what the two sides share. Must not know how a map is
+//! opened. Invariant: no padding that is not a named, zeroed field; no bool, enum, Option or
+//! usize; addresses and ports in network order, everything else in the machine's own.
+//!
+//! Types that hold an address are generic over the family and therefore `packed`: that is what
+//! `bytemuck` can check without `unsafe`. Every field still lies at a multiple of its size (the
+//! golden file shows it), so a side that reads through [`Word`] gets aligned loads.
+
+mod affinity;
+mod backend;
+mod config;
+mod flow;
+mod frontend;
+mod golden;
+mod interface;
+mod service_port;
+mod verdict;
+
+pub use affinity::{AffinityKey, AffinityRow};
+pub use backend::{BackendFlags, BackendRow};
+pub use config::Config;
+pub use flow::{FlowFlags, FlowKey, FlowRow, Hook};
+pub use frontend::{FrontendFlags, FrontendKey, FrontendRow, SlotRange};
+pub use interface::{InterfaceRow, Role};
+pub use service_port::ServicePortName;
+pub use verdict::Verdict;
+
+use bytemuck::{Pod, Zeroable};
+
+/// Goes up by one with every change of a layout; names the folder of the pins.
+pub const ABI_VERSION: u32 = 1;
+
+/// A map's name, as the object file and the pin have it, and its default size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapName {
+    /// The name in the object file and in the pin folder.
+    pub name: &'static str,
+    /// Rows, unless an option says otherwise.
+    pub default_rows: u32,
+}
+
+macro_rules! maps {
+    ($($(#[$doc:meta])* $ident:ident = $name:literal, $rows:expr;)*) => {
+        $($(#[$doc])* pub const $ident: MapName = MapName { name: $name, default_rows: $rows };)*
+        /// Every map, in the order of the architecture's table.
+        pub const MAPS: &[MapName] = &[$($ident),*];
+    };
+}
+
+maps! {
+    /// Hash, [`FrontendKey`] of IPv4 to [`FrontendRow`].
+    FRONTENDS_V4 = "FRONTENDS_V4", 131_072;
+    /// Hash, [`FrontendKey`] of IPv6 to [`FrontendRow`].
+    FRONTENDS_V6 = "FRONTENDS_V6", 131_072;
+    /// Array of `u32`: backend ids; a range of it is one backend set.
+    SLOTS = "SLOTS", 1 << 20;
+    /// Array, backend id to [`BackendRow`] of IPv4.
+    BACKENDS_V4 = "BACKENDS_V4", 1 << 18;
+    /// Array, backend id to [`BackendRow`] of IPv6.
+    BACKENDS_V6 = "BACKENDS_V6", 1 << 18;
+    /// Hash, service port id to [`ServicePortName`]. Only the agent and the tool read it.
+    SERVICE_PORTS = "SERVICE_PORTS", 131_072;
+    /// Hash, [`FlowKey`] of IPv4 to [`FlowRow`]; swept by the agent, never evicted.
+    FLOWS_V4 = "FLOWS_V4", 1 << 18;
+    /// Hash, [`FlowKey`] of IPv6 to [`FlowRow`].
+    FLOWS_V6 = "FLOWS_V6", 1 << 18;
+    /// LRU hash, as [`FLOWS_V4`], for flows whose other side has yet to answer.
+    EMBRYONIC_V4 = "EMBRYONIC_V4", 1 << 16;
+    /// LRU hash, as [`FLOWS_V6`], for flows whose other side has yet to answer.
+    EMBRYONIC_V6 = "EMBRYONIC_V6", 1 << 16;
+    /// LRU hash, [`AffinityKey`] of IPv4 to [`AffinityRow`].
+    AFFINITY_V4 = "AFFINITY_V4", 1 << 16;
+    /// LRU hash, [`AffinityKey`] of IPv6 to [`AffinityRow`].
+    AFFINITY_V6 = "AFFINITY_V6", 1 << 16;
+    /// Per-CPU array of `u64`, indexed by [`Verdict`].
+    VERDICTS = "VERDICTS", Verdict::COUNT;
+    /// Hash, ifindex to [`InterfaceRow`].
+    INTERFACES = "INTERFACES", 4_096;
+    /// Array of one [`Config`].
+    CONFIG = "CONFIG", 1;
+}
+
+/// Puts a packed row on a four-byte boundary, where every map keeps it, so that its fields are
+/// loaded as words. Transparent to the layout: all rows' sizes are multiples of four.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word<T>(pub T);
+
+/// One step of the hash behind tags and choices: multiply and rotate (the constant is 2^32 divided by the
+/// golden ratio). Not for adversaries: a tag only tells a row from its map's next tenant.
+#[must_use]
+#[inline(always)]
+pub const fn mix(hash: u32, word: u32) -> u32 {
+    (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(15)
+}
+
+/// A slot: the id of a backend.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct BackendId(pub u32);

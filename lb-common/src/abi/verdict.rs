@@ -1,0 +1,109 @@
+//! What a program run ends in: one counter each.
+//!
+//! Decides the list of verdicts and drop reasons and their names in metrics and output.
+//! Invariant: exactly one counter moves per program run. Numbers are never reused; new verdicts
+//! go to the end.
+
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
+        /// What a program run ended in.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Verdict { $($(#[$doc])* $name),* }
+
+        impl Verdict {
+            /// Every verdict, in the order of its counter's index.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name in metrics and output.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Neither IPv4 nor IPv6; left alone.
+    NotIp => "not_ip",
+    /// IP, but not TCP, UDP or SCTP, nor an ICMP error about one; left alone.
+    NotTransport => "not_transport",
+    /// Ingress: addressed to no frontend; left alone (C44).
+    NotService => "not_service",
+    /// Egress: of no flow; left alone (C44).
+    NotTranslated => "not_translated",
+    /// Ingress: of a known flow; its destination was translated.
+    Forwarded => "forwarded",
+    /// Ingress: a new flow; a backend was chosen.
+    ForwardedNew => "forwarded_new",
+    /// Egress: the reply of a backend; its source became the frontend.
+    Replied => "replied",
+    /// Egress: its source became the node's.
+    Masqueraded => "masqueraded",
+    /// Ingress: the reply to a masqueraded packet; its destination became the client.
+    Unmasqueraded => "unmasqueraded",
+    /// A direct connection, given another source port because a translated flow holds its tuple.
+    MovedAside => "moved_aside",
+    /// An ICMP error about a flow was translated inside and out (C39).
+    IcmpTranslated => "icmp_translated",
+    /// Nobody serves: answered with a reset or ICMP port unreachable (C32).
+    RejectedNoEndpoint => "rejected_no_endpoint",
+    /// A segment of no known connection to a ClusterIP: answered with a reset.
+    RejectedNoFlow => "rejected_no_flow",
+    /// Endpoints exist, none is local, the policy says Local (C33).
+    DroppedNoLocalEndpoint => "dropped_no_local_endpoint",
+    /// A reset of no known connection to a frontend.
+    DroppedNoFlow => "dropped_no_flow",
+    /// An answer to a refused packet could not be built.
+    DroppedUnrejectable => "dropped_unrejectable",
+    /// An ICMP redirect about a translated flow (C39).
+    DroppedRedirect => "dropped_redirect",
+    /// No free source port for the translated flow (C27).
+    DroppedNoPort => "dropped_no_port",
+    /// The device it leaves by has no address to masquerade with.
+    DroppedNoMasqueradeAddress => "dropped_no_masquerade_address",
+    /// A row changed owners under the reader twice.
+    DroppedRowRecycled => "dropped_row_recycled",
+    /// A frontend named a slot or backend that is not there.
+    DroppedNoBackendRow => "dropped_no_backend_row",
+    /// A flow row could not be written.
+    DroppedTableFull => "dropped_table_full",
+    /// The packet could not be rewritten.
+    DroppedRewriteFailed => "dropped_rewrite_failed",
+    /// A header is cut short or contradicts itself; left to the stack (C41).
+    PassedMalformed => "passed_malformed",
+    /// A later fragment whose first was not seen; left to the stack.
+    PassedFragment => "passed_fragment",
+}
+
+impl Verdict {
+    /// How many there are: the size of the counters' array.
+    pub const COUNT: u32 = 25;
+
+    /// The counter's index.
+    #[must_use]
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+
+    /// Is the packet gone? (A rejected one is answered.)
+    #[must_use]
+    pub fn is_drop(self) -> bool {
+        self.name().starts_with("dropped_")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_has_its_counter() {
+        assert_eq!(Verdict::ALL.len(), Verdict::COUNT as usize);
+        for (index, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(verdict.index() as usize, index);
+        }
+    }
+}
