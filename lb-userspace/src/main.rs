@@ -1,2 +1,2 @@
-//! stub
+//! The `switchboard` binary.
 fn main() {}

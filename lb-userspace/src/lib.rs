@@ -1,0 +1,16 @@
+//! The agent and the tool.
+//!
+//! Decides which rooms there are and in which direction they know each other:
+//! `source -> model <- plan -> tables <- datapath`; only `reconcile` and `cmd` see all.
+
+#![forbid(clippy::undocumented_unsafe_blocks)]
+
+pub mod cmd;
+pub mod datapath;
+pub mod flows;
+pub mod model;
+pub mod net;
+pub mod plan;
+pub mod reconcile;
+pub mod source;
+pub mod tables;

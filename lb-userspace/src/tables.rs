@@ -1,0 +1,147 @@
+//! What stands in the service maps, and the operations that change it.
+//!
+//! The neutral ground between `plan`, which says what should stand there, and `datapath`, which
+//! writes it. Must not know how rows are computed or how a map is opened. Invariant: applying
+//! an operation to [`Tables`] has the effect that applying it to the kernel has.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, ServicePortName};
+use lb_common::address::{V4, V6};
+
+/// The service maps' contents. Backends and slots that are all zero are left out or zero: free.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Service port id to name.
+    pub service_ports: BTreeMap<u32, ServicePortName>,
+    /// Backend id to IPv4 backend.
+    pub backends_v4: BTreeMap<BackendId, BackendRow<V4>>,
+    /// Backend id to IPv6 backend.
+    pub backends_v6: BTreeMap<BackendId, BackendRow<V6>>,
+    /// Slot index to backend id; indices behind the end were never written.
+    pub slots: Vec<BackendId>,
+    /// IPv4 frontends.
+    pub frontends_v4: BTreeMap<FrontendKey<V4>, FrontendRow>,
+    /// IPv6 frontends.
+    pub frontends_v6: BTreeMap<FrontendKey<V6>, FrontendRow>,
+}
+
+/// One change of the service maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MapOp {
+    /// Gives a service port id its name.
+    PutServicePort(u32, Box<ServicePortName>),
+    /// Frees a service port id.
+    DeleteServicePort(u32),
+    /// Writes an IPv4 backend; all zero but the generation: the id is free.
+    PutBackendV4(BackendId, BackendRow<V4>),
+    /// Writes an IPv6 backend.
+    PutBackendV6(BackendId, BackendRow<V6>),
+    /// Writes consecutive slots.
+    PutSlots {
+        /// The first slot.
+        start: u32,
+        /// What they become.
+        backends: Vec<BackendId>,
+    },
+    /// Publishes an IPv4 frontend, or replaces its row at once.
+    PutFrontendV4(FrontendKey<V4>, FrontendRow),
+    /// Publishes an IPv6 frontend, or replaces its row at once.
+    PutFrontendV6(FrontendKey<V6>, FrontendRow),
+    /// Retracts an IPv4 frontend.
+    DeleteFrontendV4(FrontendKey<V4>),
+    /// Retracts an IPv6 frontend.
+    DeleteFrontendV6(FrontendKey<V6>),
+}
+
+/// How many rows each service map holds; from options, checked against the pinned maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Service ports.
+    pub service_ports: u32,
+    /// Frontends of each family.
+    pub frontends: u32,
+    /// Backends of each family.
+    pub backends: u32,
+    /// Slots.
+    pub slots: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        use lb_common::abi::{BACKENDS_V4, FRONTENDS_V4, SERVICE_PORTS, SLOTS};
+        Self {
+            service_ports: SERVICE_PORTS.default_rows,
+            frontends: FRONTENDS_V4.default_rows,
+            backends: BACKENDS_V4.default_rows,
+            slots: SLOTS.default_rows,
+        }
+    }
+}
+
+/// A run of operations stopped: those before `applied` took effect, the one at it did not.
+#[derive(Debug, thiserror::Error)]
+#[error("map operation {applied} ({operation}) failed: {reason}")]
+pub struct Stopped {
+    /// How many operations took effect.
+    pub applied: usize,
+    /// The one that failed, for people.
+    pub operation: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The service maps, wherever they are: in the kernel, or a fake.
+pub trait Maps {
+    /// Reads everything back.
+    ///
+    /// # Errors
+    /// Where a map cannot be read; names the map.
+    fn load(&mut self) -> anyhow::Result<Tables>;
+
+    /// Applies `operations` in order, as batches where neighbours are of one kind.
+    ///
+    /// # Errors
+    /// At the first operation that fails; what came before took effect.
+    fn apply(&mut self, operations: &[MapOp]) -> Result<(), Stopped>;
+}
+
+impl Tables {
+    /// Applies one operation.
+    pub fn apply(&mut self, operation: &MapOp) {
+        match operation {
+            MapOp::PutServicePort(id, name) => {
+                self.service_ports.insert(*id, **name);
+            }
+            MapOp::DeleteServicePort(id) => {
+                self.service_ports.remove(id);
+            }
+            MapOp::PutBackendV4(id, row) => {
+                self.backends_v4.insert(*id, *row);
+            }
+            MapOp::PutBackendV6(id, row) => {
+                self.backends_v6.insert(*id, *row);
+            }
+            MapOp::PutSlots { start, backends } => {
+                let start = *start as usize;
+                let end = start + backends.len();
+                if self.slots.len() < end {
+                    self.slots.resize(end, BackendId::default());
+                }
+                self.slots[start..end].copy_from_slice(backends);
+            }
+            MapOp::PutFrontendV4(key, row) => {
+                self.frontends_v4.insert(*key, *row);
+            }
+            MapOp::PutFrontendV6(key, row) => {
+                self.frontends_v6.insert(*key, *row);
+            }
+            MapOp::DeleteFrontendV4(key) => {
+                self.frontends_v4.remove(key);
+            }
+            MapOp::DeleteFrontendV6(key) => {
+                self.frontends_v6.remove(key);
+            }
+        }
+    }
+}
