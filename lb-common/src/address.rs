@@ -36,7 +36,7 @@ pub struct V4(u32);
 
 /// An IPv6 address: sixteen bytes in network order, as four words.
 #[repr(transparent)]
-#[derive(Clone, Copy, Eq, Hash, Pod, Zeroable, Default)]
+#[derive(Clone, Copy, Eq, Pod, Zeroable, Default)]
 pub struct V6([u32; 4]);
 
 impl PartialEq for V6 {
@@ -46,6 +46,12 @@ impl PartialEq for V6 {
         // Word by word and without a branch: `==` on arrays may become a call of memcmp.
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
         ((a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)) == 0
+    }
+}
+
+impl core::hash::Hash for V6 {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

@@ -8,6 +8,8 @@
 //! `bytemuck` can check without `unsafe`. Every field still lies at a multiple of its size (the
 //! golden file shows it), so a side that reads through [`Word`] gets aligned loads.
 
+#![expect(clippy::multiple_bound_locations, reason = "bytemuck's derive repeats the bound of a generic row")]
+
 mod affinity;
 mod backend;
 mod config;
