@@ -6,8 +6,8 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    AffinityKey, AffinityRow, BackendRow, Config, FlowKey, FlowRow, FrontendKey, FrontendRow, InterfaceRow,
-    ServicePortName, SlotRange,
+    AffinityKey, AffinityRow, BackendRow, Config, FlowKey, FlowRow, FragmentKey, FragmentRow, FrontendKey,
+    FrontendRow, InterfaceRow, ServicePortName, SlotRange,
 };
 use crate::address::{V4, V6};
 
@@ -65,6 +65,9 @@ layouts! {
     "AffinityKey<V4>": AffinityKey<V4> = 8 { client @ 0, service_port @ 4 }
     "AffinityKey<V6>": AffinityKey<V6> = 20 { client @ 0, service_port @ 16 }
     "AffinityRow": AffinityRow = 12 { backend @ 0, generation @ 4, last_used @ 8 }
+    "FragmentKey<V4>": FragmentKey<V4> = 16 { src @ 0, dst @ 4, id @ 8, protocol @ 12, hook @ 13, pad @ 14 }
+    "FragmentKey<V6>": FragmentKey<V6> = 40 { src @ 0, dst @ 16, id @ 32, protocol @ 36, hook @ 37, pad @ 38 }
+    "FragmentRow": FragmentRow = 4 { src_port @ 0, dst_port @ 2 }
     "InterfaceRow": InterfaceRow = 28 { role @ 0, l2_len @ 4, masquerade_v4 @ 8, masquerade_v6 @ 12 }
     "Config": Config = 16 {
         abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,

@@ -14,6 +14,7 @@ mod affinity;
 mod backend;
 mod config;
 mod flow;
+mod fragment;
 mod frontend;
 mod golden;
 mod interface;
@@ -24,10 +25,11 @@ pub use affinity::{AffinityKey, AffinityRow};
 pub use backend::{BackendFlags, BackendRow};
 pub use config::Config;
 pub use flow::{FlowFlags, FlowKey, FlowRow, Hook};
+pub use fragment::{FragmentKey, FragmentRow};
 pub use frontend::{FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 pub use interface::{InterfaceRow, Role};
 pub use service_port::ServicePortName;
-pub use verdict::Verdict;
+pub use verdict::{Action, Verdict};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -76,6 +78,10 @@ maps! {
     AFFINITY_V4 = "AFFINITY_V4", 1 << 16;
     /// LRU hash, [`AffinityKey`] of IPv6 to [`AffinityRow`].
     AFFINITY_V6 = "AFFINITY_V6", 1 << 16;
+    /// LRU hash, [`FragmentKey`] of IPv4 to [`FragmentRow`].
+    FRAGMENTS_V4 = "FRAGMENTS_V4", 1 << 13;
+    /// LRU hash, [`FragmentKey`] of IPv6 to [`FragmentRow`].
+    FRAGMENTS_V6 = "FRAGMENTS_V6", 1 << 13;
     /// Per-CPU array of `u64`, indexed by [`Verdict`].
     VERDICTS = "VERDICTS", Verdict::COUNT;
     /// Hash, ifindex to [`InterfaceRow`].

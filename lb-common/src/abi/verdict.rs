@@ -77,6 +77,17 @@ verdicts! {
     PassedFragment => "passed_fragment",
 }
 
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on, translated or not.
+    Pass,
+    /// It is gone.
+    Drop,
+    /// It became its own answer, which goes back where it came from.
+    Answer,
+}
+
 impl Verdict {
     /// How many there are: the size of the counters' array.
     pub const COUNT: u32 = 25;
@@ -88,10 +99,24 @@ impl Verdict {
         self as u32
     }
 
-    /// Is the packet gone? (A rejected one is answered.)
+    /// What happens to the packet.
     #[must_use]
-    pub fn is_drop(self) -> bool {
-        self.name().starts_with("dropped_")
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        match self {
+            Self::RejectedNoEndpoint | Self::RejectedNoFlow => Action::Answer,
+            Self::DroppedNoLocalEndpoint
+            | Self::DroppedNoFlow
+            | Self::DroppedUnrejectable
+            | Self::DroppedRedirect
+            | Self::DroppedNoPort
+            | Self::DroppedNoMasqueradeAddress
+            | Self::DroppedRowRecycled
+            | Self::DroppedNoBackendRow
+            | Self::DroppedTableFull
+            | Self::DroppedRewriteFailed => Action::Drop,
+            _ => Action::Pass,
+        }
     }
 }
 
@@ -104,6 +129,12 @@ mod tests {
         assert_eq!(Verdict::ALL.len(), Verdict::COUNT as usize);
         for (index, verdict) in Verdict::ALL.iter().enumerate() {
             assert_eq!(verdict.index() as usize, index);
+            let expected = match verdict.name() {
+                name if name.starts_with("dropped_") => Action::Drop,
+                name if name.starts_with("rejected_") => Action::Answer,
+                _ => Action::Pass,
+            };
+            assert_eq!(verdict.action(), expected, "{}", verdict.name());
         }
     }
 }
