@@ -57,13 +57,21 @@ pub(super) fn mount_bpffs() -> Result<()> {
 pub fn remove_leftovers() -> Result<()> {
     let of_the_dead =
         |name: &str| lab_process(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-    remove(&of_the_dead)
+    remove(&of_the_dead)?;
+    remove_logs(&of_the_dead);
+    Ok(())
 }
 
-/// Removes all that carries the lab's name.
+/// Removes all that carries the lab's name. After a panic, hence a failed test, the logs stay: the
+/// next lab that is built once this process has ended removes them.
 pub(super) fn remove_lab(lab: &str) -> Result<()> {
     let prefix = format!("{lab}-");
-    remove(&|name: &str| name.starts_with(&prefix))
+    let own = |name: &str| name.starts_with(&prefix);
+    remove(&own)?;
+    if !std::thread::panicking() {
+        remove_logs(&own);
+    }
+    Ok(())
 }
 
 /// Removes one namespace of a lab, and what still runs in it.
@@ -88,11 +96,15 @@ fn remove(chosen: &dyn Fn(&str) -> bool) -> Result<()> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// Removes agents' logs of the chosen labs.
+fn remove_logs(chosen: &dyn Fn(&str) -> bool) {
     for name in names_in(&log_folder(), chosen) {
         // Two labs may clean up after the same dead one: whoever comes second finds nothing.
         let _ = fs::remove_file(log_folder().join(name));
     }
-    Ok(())
 }
 
 /// Deletes namespaces by name; those that somebody else deleted meanwhile are no error.
