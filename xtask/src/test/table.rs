@@ -9,7 +9,8 @@ pub(super) fn table(suites: &[Suite]) -> String {
     let width = shown().map(|suite| suite.name.len()).max().unwrap_or(0).max("suite".len());
     let mut lines = vec![format!("{:width$}  passed  failed  skipped      time", "suite")];
     for Suite { name, passed, failed, skipped, time, .. } in shown() {
-        lines.push(format!("{name:width$}  {passed:6}  {failed:6}  {skipped:7}  {time:>8}"));
+        let row = format!("{name:width$}  {passed:6}  {failed:6}  {skipped:7}  {time:>8}");
+        lines.push(row.trim_end().to_owned());
     }
     lines.join("\n")
 }
