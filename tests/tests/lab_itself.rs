@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::{SlicedPacket, TransportSlice};
 use lb_tests::capture::Capture;
-use lb_tests::lab::{Lab, Layout, Netns, PIN_ROOT, RpFilter};
+use lb_tests::lab::{LOCK_FILE, Lab, Layout, Netns, PIN_ROOT, RpFilter};
 use lb_tests::poll;
 use lb_tests::traffic::{Dial, EchoServer, FailureKind, Load, Protocol, Reply, tcp_once, udp_once};
 
@@ -284,9 +284,13 @@ fn a_lab_that_fails_to_build_leaves_nothing_and_says_why() {
 
 #[test]
 fn leftovers_of_a_dead_process_are_removed_by_the_next_lab() {
+    let other = Lab::builder().node("node1", Layout::Routed, &[]).build().unwrap();
     let mut dead = Command::new("true").spawn().unwrap();
     let pid = dead.id();
     dead.wait().unwrap();
+    // Else any lab that is built meanwhile, by another test, removes them before they are complete.
+    let lock = fs::File::create(LOCK_FILE).unwrap();
+    lock.lock().unwrap();
     let left = format!("sb{pid}-0-web-1");
     assert!(Command::new("ip").args(["netns", "add", &left]).status().unwrap().success());
     let orphan_netns = Netns::open(&left).unwrap();
@@ -301,15 +305,14 @@ fn leftovers_of_a_dead_process_are_removed_by_the_next_lab() {
         }
     })
     .unwrap();
-    // This process's own lab of a like name, and names that are no lab's, stay.
-    let other = Lab::builder().node("node1", Layout::Routed, &[]).build().unwrap();
     let pins = Path::new(PIN_ROOT).join(format!("sb{pid}-0-node1"));
     fs::create_dir_all(&pins).unwrap();
+    drop(lock);
     let _lab = Lab::builder().node("node1", Layout::Routed, &[]).build().unwrap();
     assert!(!orphan_netns.path().exists());
     assert!(!pins.exists());
     assert!(!orphan.wait().unwrap().success());
-    assert!(other.node("node1").netns.path().exists());
+    assert!(other.node("node1").netns.path().exists(), "a living process's lab stays");
 }
 
 #[test]

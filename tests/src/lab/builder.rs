@@ -118,6 +118,7 @@ impl LabBuilder {
             }
         }
         self.wire(&lab)?;
+        lab.wait_for_links()?;
         Ok(lab)
     }
 

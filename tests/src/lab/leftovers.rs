@@ -25,8 +25,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Under it, one folder for each agent of each lab.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/switchboard-lab";
 
-/// Taken while a lab is set up, so that two do not mount bpffs over each other.
-const LOCK_FILE: &str = "/run/switchboard-lab.lock";
+/// Locked (`flock`) while a lab is set up and leftovers are removed, so that two processes do not
+/// mount bpffs over each other.
+pub const LOCK_FILE: &str = "/run/switchboard-lab.lock";
 
 /// Agents' logs, one file for each agent of each lab; in the folder for temporary files.
 pub(super) fn log_folder() -> PathBuf {

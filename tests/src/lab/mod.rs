@@ -16,12 +16,13 @@ mod builder;
 mod leftovers;
 mod members;
 mod netns;
+mod ready;
 mod wiring;
 
 use anyhow::{Context, Result, ensure};
 
 pub use self::builder::LabBuilder;
-pub use self::leftovers::{PIN_ROOT, remove_leftovers};
+pub use self::leftovers::{LOCK_FILE, PIN_ROOT, remove_leftovers};
 pub use self::members::{Client, Layout, Node, Pod};
 pub use self::netns::Netns;
 pub use self::wiring::RpFilter;
@@ -42,6 +43,17 @@ impl Lab {
     /// Starts the description of a lab.
     pub fn builder() -> LabBuilder {
         LabBuilder::default()
+    }
+
+    /// Waits until every link made so far carries packets.
+    fn wait_for_links(&self) -> Result<()> {
+        for node in &self.nodes {
+            let podless = self.pods.iter().all(|pod| pod.node != node.name);
+            ready::wait_for_links(&node.netns, podless.then_some(wiring::POD_BRIDGE))?;
+        }
+        let others =
+            self.clients.iter().map(|client| &client.netns).chain(self.pods.iter().map(|pod| &pod.netns));
+        others.chain([&self.fabric]).try_for_each(|netns| ready::wait_for_links(netns, None))
     }
 
     fn empty(name: &str, fabric: Netns, rp_filter: RpFilter) -> Self {
@@ -117,6 +129,8 @@ impl Lab {
         self.pods.push(pod.clone());
         node.netns.ip(&wiring::pod_on_node(&pod, node.layout))?;
         pod.netns.ip(&wiring::pod_inside(&pod, node.layout, node.number))?;
+        ready::wait_for_links(&pod.netns, None)?;
+        ready::wait_for_links(&node.netns, None)?;
         Ok(pod)
     }
 

@@ -11,6 +11,9 @@ use super::members::{Client, Layout, Node, Pod};
 /// MAC of the host side of every routed pod's veth, so that pods can hold a permanent neighbour.
 const ROUTED_HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
 
+/// The bridge of a bridged node.
+pub(super) const POD_BRIDGE: &str = "cni0";
+
 /// Reverse path filtering on the nodes (`net.ipv4.conf.*.rp_filter`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RpFilter {
@@ -82,10 +85,10 @@ pub(super) fn node(node: &Node, all: &[Node]) -> Vec<String> {
     if node.layout == Layout::Bridged {
         let (v4, v6) = address::pod(node.number, 1);
         lines.extend([
-            "link add cni0 type bridge".to_owned(),
-            format!("addr add {v4}/24 dev cni0"),
-            format!("addr add {v6}/64 dev cni0 nodad"),
-            "link set cni0 up".to_owned(),
+            format!("link add {POD_BRIDGE} type bridge"),
+            format!("addr add {v4}/24 dev {POD_BRIDGE}"),
+            format!("addr add {v6}/64 dev {POD_BRIDGE} nodad"),
+            format!("link set {POD_BRIDGE} up"),
         ]);
     }
     lines
@@ -125,7 +128,7 @@ pub(super) fn pod_on_node(pod: &Pod, layout: Layout) -> Vec<String> {
         ],
         Layout::Bridged => vec![
             format!("link add {host} type veth peer name eth0 netns {netns}"),
-            format!("link set {host} master cni0"),
+            format!("link set {host} master {POD_BRIDGE}"),
             format!("link set {host} up"),
         ],
     }
