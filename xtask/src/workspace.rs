@@ -50,14 +50,16 @@ pub(crate) fn cargo_bin() -> Option<PathBuf> {
     Some(home.join("bin"))
 }
 
-/// PATH with cargo's bin folder in front if it is not on it, and with the folders for system
-/// programs, which an ordinary user's PATH lacks on Debian.
+/// PATH with cargo's bin folder in front, and with the folders for system programs, which an
+/// ordinary user's PATH lacks on Debian.
+///
+/// In front, since setup may have installed Debian's rustc too, and a cargo of one release with a
+/// rustdoc of another cannot read what the other compiled.
 pub(crate) fn path() -> OsString {
     let given = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&given).collect();
-    if let Some(bin) = cargo_bin()
-        && !folders.contains(&bin)
-    {
+    if let Some(bin) = cargo_bin() {
+        folders.retain(|folder| *folder != bin);
         folders.insert(0, bin);
     }
     for folder in ["/usr/sbin", "/sbin"].map(PathBuf::from) {
