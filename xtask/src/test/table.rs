@@ -28,7 +28,10 @@ pub(super) fn remarks(outcome: &Outcome, in_ci: bool) -> Vec<String> {
         let verb = if blamed { "failed, for in CI nothing may be skipped" } else { "skipped" };
         lines.push(match of_this.as_slice() {
             [one] => format!("{verb}: {} ({why})", one.test),
-            many => format!("{verb}: {} tests ({why})", many.len()),
+            many => {
+                let names: Vec<_> = many.iter().map(|skipped| skipped.test.as_str()).collect();
+                format!("{verb}: {} tests ({why}): {}", many.len(), names.join(", "))
+            }
         });
     }
     lines
@@ -54,7 +57,10 @@ mod tests {
         let skip = |test: &str, why: &str| Skipped { test: test.to_owned(), why: why.to_owned() };
         let skipped = vec![skip("a", "root"), skip("b", "root"), skip("c", "kernel lacks IPVS")];
         let outcome = Outcome { skipped, ..Outcome::default() };
-        assert_eq!(remarks(&outcome, false), ["skipped: c (kernel lacks IPVS)", "skipped: 2 tests (root)"]);
+        assert_eq!(
+            remarks(&outcome, false),
+            ["skipped: c (kernel lacks IPVS)", "skipped: 2 tests (root): a, b"]
+        );
         assert!(remarks(&outcome, true)[1].starts_with("failed"));
     }
 }
