@@ -1,7 +1,7 @@
 //! Addresses, ports and protocols as they stand on the wire.
 //!
-//! Decides how an address is stored: big-endian bits in 32-bit words, so that a comparison in the
-//! datapath is one or four word compares. Must not know maps or packets. Invariant: a value
+//! Decides how an address is stored: big-endian bits in one 32-bit word or two 64-bit ones, so that
+//! the datapath compares and copies words. Must not know maps or packets. Invariant: a value
 //! of these types is always in network byte order; host order exists only in the std types.
 
 use core::fmt;
@@ -34,26 +34,11 @@ pub trait Address: Pod + PartialEq + Eq + fmt::Debug + fmt::Display + Ord + core
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable, Default)]
 pub struct V4(u32);
 
-/// An IPv6 address: sixteen bytes in network order, as four words.
-#[repr(transparent)]
-#[derive(Clone, Copy, Eq, Pod, Zeroable, Default)]
-pub struct V6([u32; 4]);
-
-impl PartialEq for V6 {
-    #[inline(always)]
-    #[expect(clippy::many_single_char_names, reason = "the four words of two addresses")]
-    fn eq(&self, other: &Self) -> bool {
-        // Word by word and without a branch: `==` on arrays may become a call of memcmp.
-        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
-        ((a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)) == 0
-    }
-}
-
-impl core::hash::Hash for V6 {
-    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
-    }
-}
+/// An IPv6 address: sixteen bytes in network order, as two words. Two, because the compiler keeps a pair
+/// of words in registers and copies anything longer through memory.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable, Default)]
+pub struct V6(u64, u64);
 
 impl Address for V4 {
     const BYTES: u32 = 4;
@@ -84,8 +69,10 @@ impl Address for V6 {
 
     #[inline(always)]
     fn fold(self) -> u32 {
-        let [a, b, c, d] = self.0;
-        a ^ b.rotate_left(7) ^ c.rotate_left(14) ^ d.rotate_left(21)
+        let word = self.0 ^ self.1.rotate_left(14);
+        #[expect(clippy::cast_possible_truncation, reason = "both halves go in")]
+        let folded = word as u32 ^ ((word >> 32) as u32).rotate_left(7);
+        folded
     }
 
     fn to_ip(self) -> IpAddr {
@@ -115,13 +102,14 @@ impl From<V4> for Ipv4Addr {
 
 impl From<Ipv6Addr> for V6 {
     fn from(ip: Ipv6Addr) -> Self {
-        Self(bytemuck::cast(ip.octets()))
+        let [a, b]: [u64; 2] = bytemuck::cast(ip.octets());
+        Self(a, b)
     }
 }
 
 impl From<V6> for Ipv6Addr {
     fn from(address: V6) -> Self {
-        let octets: [u8; 16] = bytemuck::cast(address.0);
+        let octets: [u8; 16] = bytemuck::cast([address.0, address.1]);
         Self::from(octets)
     }
 }
@@ -146,7 +134,7 @@ impl PartialOrd for V6 {
 
 impl Ord for V6 {
     fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.0.map(u32::from_be).cmp(&other.0.map(u32::from_be))
+        (u64::from_be(self.0), u64::from_be(self.1)).cmp(&(u64::from_be(other.0), u64::from_be(other.1)))
     }
 }
 

@@ -16,6 +16,8 @@ pub struct AffinityKey<A: Address> {
     pub client: A,
     /// The service port's id.
     pub service_port: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// The backend it had.

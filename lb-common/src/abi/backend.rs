@@ -21,6 +21,8 @@ pub struct BackendRow<A: Address> {
     pub generation: u32,
     /// The owner.
     pub service_port: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Bits of a backend.

@@ -84,10 +84,14 @@ impl<A: Address> FlowKey<A> {
     #[must_use]
     #[inline(always)]
     pub fn rewritten(self, row: &FlowRow<A>) -> Self {
-        if self.hook == Hook::INGRESS {
-            Self { dst: row.addr, dst_port: row.port, src_port: row.other_port, ..self }
-        } else {
-            Self { src: row.addr, src_port: row.port, dst_port: row.other_port, ..self }
+        // Field by field: choosing between two whole tuples would be done through memory.
+        let ingress = self.hook.0 == Hook::INGRESS.0;
+        Self {
+            src: if ingress { self.src } else { row.addr },
+            dst: if ingress { row.addr } else { self.dst },
+            src_port: if ingress { row.other_port } else { row.port },
+            dst_port: if ingress { row.port } else { row.other_port },
+            ..self
         }
     }
 
@@ -103,11 +107,12 @@ impl<A: Address> FlowKey<A> {
     #[must_use]
     #[inline(always)]
     pub const fn undo(self) -> (A, Port, Port) {
-        if self.hook.0 == Hook::INGRESS.0 {
-            (self.dst, self.dst_port, self.src_port)
-        } else {
-            (self.src, self.src_port, self.dst_port)
-        }
+        let ingress = self.hook.0 == Hook::INGRESS.0;
+        (
+            if ingress { self.dst } else { self.src },
+            if ingress { self.dst_port } else { self.src_port },
+            if ingress { self.src_port } else { self.dst_port },
+        )
     }
 
     /// What [`FlowRow::tag`] must be for this key; also the hash for a consistent choice.

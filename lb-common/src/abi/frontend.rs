@@ -19,7 +19,7 @@ pub struct FrontendKey<A: Address> {
     /// The protocol.
     pub protocol: Protocol,
     /// Zero.
-    pub pad: u8,
+    pub pad: [u8; 5],
 }
 
 impl<A: Address> FrontendKey<A> {
@@ -27,7 +27,7 @@ impl<A: Address> FrontendKey<A> {
     #[must_use]
     #[inline(always)]
     pub const fn new(addr: A, port: Port, protocol: Protocol) -> Self {
-        Self { addr, port, protocol, pad: 0 }
+        Self { addr, port, protocol, pad: [0; 5] }
     }
 
     /// What [`FrontendRow::tag`] must be for this key.

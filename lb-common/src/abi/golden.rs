@@ -39,14 +39,18 @@ macro_rules! layouts {
 }
 
 layouts! {
-    "FrontendKey<V4>": FrontendKey<V4> = 8 { addr @ 0, port @ 4, protocol @ 6, pad @ 7 }
-    "FrontendKey<V6>": FrontendKey<V6> = 20 { addr @ 0, port @ 16, protocol @ 18, pad @ 19 }
+    "FrontendKey<V4>": FrontendKey<V4> = 12 { addr @ 0, port @ 4, protocol @ 6, pad @ 7 }
+    "FrontendKey<V6>": FrontendKey<V6> = 24 { addr @ 0, port @ 16, protocol @ 18, pad @ 19 }
     "FrontendRow": FrontendRow = 32 {
         tag @ 0, service_port @ 4, flags @ 8, affinity_seconds @ 12, inside @ 16, outside @ 24,
     }
     "SlotRange": SlotRange = 8 { start @ 0, len @ 4 }
-    "BackendRow<V4>": BackendRow<V4> = 16 { addr @ 0, port @ 4, flags @ 6, generation @ 8, service_port @ 12 }
-    "BackendRow<V6>": BackendRow<V6> = 28 { addr @ 0, port @ 16, flags @ 18, generation @ 20, service_port @ 24 }
+    "BackendRow<V4>": BackendRow<V4> = 20 {
+        addr @ 0, port @ 4, flags @ 6, generation @ 8, service_port @ 12, pad @ 16,
+    }
+    "BackendRow<V6>": BackendRow<V6> = 32 {
+        addr @ 0, port @ 16, flags @ 18, generation @ 20, service_port @ 24, pad @ 28,
+    }
     "ServicePortName": ServicePortName = 256 { len @ 0, bytes @ 4 }
     "FlowKey<V4>": FlowKey<V4> = 16 {
         src @ 0, dst @ 4, src_port @ 8, dst_port @ 10, protocol @ 12, hook @ 13, pad @ 14,
@@ -62,13 +66,13 @@ layouts! {
         tag @ 0, service_port @ 4, backend @ 8, generation @ 12, since @ 16, last_seen @ 20,
         addr @ 24, port @ 40, other_port @ 42, state @ 44, flags @ 45, pad @ 46,
     }
-    "AffinityKey<V4>": AffinityKey<V4> = 8 { client @ 0, service_port @ 4 }
-    "AffinityKey<V6>": AffinityKey<V6> = 20 { client @ 0, service_port @ 16 }
+    "AffinityKey<V4>": AffinityKey<V4> = 12 { client @ 0, service_port @ 4, pad @ 8 }
+    "AffinityKey<V6>": AffinityKey<V6> = 24 { client @ 0, service_port @ 16, pad @ 20 }
     "AffinityRow": AffinityRow = 12 { backend @ 0, generation @ 4, last_used @ 8 }
     "FragmentKey<V4>": FragmentKey<V4> = 16 { src @ 0, dst @ 4, id @ 8, protocol @ 12, hook @ 13, pad @ 14 }
     "FragmentKey<V6>": FragmentKey<V6> = 40 { src @ 0, dst @ 16, id @ 32, protocol @ 36, hook @ 37, pad @ 38 }
     "FragmentRow": FragmentRow = 4 { src_port @ 0, dst_port @ 2 }
-    "InterfaceRow": InterfaceRow = 28 { role @ 0, l2_len @ 4, masquerade_v4 @ 8, masquerade_v6 @ 12 }
+    "InterfaceRow": InterfaceRow = 32 { role @ 0, l2_len @ 4, masquerade_v6 @ 8, masquerade_v4 @ 24, pad @ 28 }
     "Config": Config = 16 {
         abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,
         opening_timeout @ 12,

@@ -14,10 +14,12 @@ pub struct InterfaceRow {
     pub role: Role,
     /// Bytes in front of the network header: 14, or 0 on a device without Ethernet.
     pub l2_len: u32,
-    /// Masquerade with this; all zero: masquerading over IPv4 is impossible here.
-    pub masquerade_v4: V4,
     /// Masquerade with this; all zero: masquerading over IPv6 is impossible here.
     pub masquerade_v6: V6,
+    /// Masquerade with this; all zero: masquerading over IPv4 is impossible here.
+    pub masquerade_v4: V4,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// What an interface leads to.

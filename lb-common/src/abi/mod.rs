@@ -90,11 +90,38 @@ maps! {
     CONFIG = "CONFIG", 1;
 }
 
-/// Puts a packed row on a four-byte boundary, where every map keeps it, so that its fields are
-/// loaded as words. Transparent to the layout: all rows' sizes are multiples of four.
-#[repr(C, align(4))]
+/// Puts a packed row of a family on the boundary where every map keeps it, that of the family's address (4 or
+/// 8 bytes), so that its fields are loaded as words. It adds nothing: the rows' sizes are multiples of that.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Word<T>(pub T);
+pub struct Word<A, T>([A; 0], T);
+
+impl<A, T> Word<A, T> {
+    const ADDS_NOTHING: () = assert!(size_of::<Self>() == size_of::<T>(), "a row is whole words");
+
+    /// The row, on its boundary.
+    #[inline(always)]
+    pub const fn new(row: T) -> Self {
+        let () = Self::ADDS_NOTHING;
+        Self([], row)
+    }
+}
+
+impl<A, T> core::ops::Deref for Word<A, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.1
+    }
+}
+
+impl<A, T> core::ops::DerefMut for Word<A, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.1
+    }
+}
 
 /// One step of the hash behind tags and choices: multiply and rotate (the constant is 2^32 divided by the
 /// golden ratio). Not for adversaries: a tag only tells a row from its map's next tenant.
