@@ -54,12 +54,12 @@ pub(crate) fn prepare() -> Prepared {
     let mut apt = Apt::new();
     let toolchain = toolchain(&mut apt);
     let programs = programs(&mut apt);
-    let outcome = if toolchain.is_ok() && programs.is_ok() { "complete" } else { "incomplete" };
-    let done = match apt.changes() {
-        0 => "nothing to do",
-        _ => "this machine now has what was missing",
-    };
-    terminal::note(&format!("setup {outcome} after {}: {done}", clock.said()));
+    let time = clock.said();
+    terminal::note(&match (toolchain.is_ok() && programs.is_ok(), apt.changes()) {
+        (true, 0) => format!("setup: nothing to do, in {time}"),
+        (true, _) => format!("setup: done in {time}; this machine now has what was missing"),
+        (false, _) => format!("setup: incomplete after {time}"),
+    });
     Prepared { toolchain, programs }
 }
 
