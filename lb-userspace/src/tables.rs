@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, ServicePortName};
-use lb_common::address::{V4, V6};
+use lb_common::address::{Address, V4, V6};
 
 /// The service maps' contents. Backends and slots that are all zero are left out or zero: free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,17 @@ pub enum MapOp {
     DeleteFrontendV4(FrontendKey<V4>),
     /// Retracts an IPv6 frontend.
     DeleteFrontendV6(FrontendKey<V6>),
+}
+
+impl MapOp {
+    /// How many rows it writes or deletes.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::PutSlots { backends, .. } => backends.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// How many rows each service map holds; from options, checked against the pinned maps.
@@ -145,3 +156,47 @@ impl Tables {
         }
     }
 }
+
+/// An address family with tables and operations of its own: what is written once for IPv4 and
+/// IPv6 goes through this.
+pub trait Family: Address {
+    /// Its backends.
+    fn backends(tables: &Tables) -> &BTreeMap<BackendId, BackendRow<Self>>;
+    /// Its frontends.
+    fn frontends(tables: &Tables) -> &BTreeMap<FrontendKey<Self>, FrontendRow>;
+    /// Writes a backend.
+    fn put_backend(id: BackendId, row: BackendRow<Self>) -> MapOp;
+    /// Publishes or replaces a frontend.
+    fn put_frontend(key: FrontendKey<Self>, row: FrontendRow) -> MapOp;
+    /// Retracts a frontend.
+    fn delete_frontend(key: FrontendKey<Self>) -> MapOp;
+}
+
+macro_rules! family {
+    ($address:ty, $backends:ident, $frontends:ident, $put_backend:ident, $put:ident, $delete:ident) => {
+        impl Family for $address {
+            fn backends(tables: &Tables) -> &BTreeMap<BackendId, BackendRow<Self>> {
+                &tables.$backends
+            }
+
+            fn frontends(tables: &Tables) -> &BTreeMap<FrontendKey<Self>, FrontendRow> {
+                &tables.$frontends
+            }
+
+            fn put_backend(id: BackendId, row: BackendRow<Self>) -> MapOp {
+                MapOp::$put_backend(id, row)
+            }
+
+            fn put_frontend(key: FrontendKey<Self>, row: FrontendRow) -> MapOp {
+                MapOp::$put(key, row)
+            }
+
+            fn delete_frontend(key: FrontendKey<Self>) -> MapOp {
+                MapOp::$delete(key)
+            }
+        }
+    };
+}
+
+family!(V4, backends_v4, frontends_v4, PutBackendV4, PutFrontendV4, DeleteFrontendV4);
+family!(V6, backends_v6, frontends_v6, PutBackendV6, PutFrontendV6, DeleteFrontendV6);

@@ -1,1 +1,14 @@
-//! stub
+//! The maps and programs: in the kernel, or in memory.
+//!
+//! The only room that knows aya and bpf(2), and where `unsafe` stands in user space. Must not
+//! know why a row is what it is. Invariant: what is pinned works on when this process does not.
+
+pub mod attach;
+pub mod clock;
+pub mod fake;
+pub mod faulty;
+pub mod kernel;
+pub mod object;
+pub mod pins;
+mod syscall;
+pub mod table;

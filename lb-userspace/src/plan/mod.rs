@@ -3,4 +3,20 @@
 //! Pure and total: same objects, same decisions, whatever the order of events. Must not know
 //! where objects come from, the kernel, clocks or randomness.
 
+pub mod choose;
+pub mod decide;
 pub mod decision;
+pub mod diff;
+pub mod frontends;
+pub mod grace;
+pub mod ids;
+pub mod ledger;
+pub mod owners;
+mod place;
+pub mod publish;
+mod restore;
+pub mod rows;
+pub mod slots;
+pub mod truth;
+
+pub use place::Refusal;

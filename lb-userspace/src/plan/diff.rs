@@ -1,0 +1,131 @@
+//! The difference between what stands in the maps and what should, as operations in a safe order.
+//!
+//! Decides the order alone. Must not know why a row should be as it is. Invariant: after every
+//! prefix of the operations, a frontend that stands in the maps has its name, its slots and
+//! its backends there; a key that stays or changes its owner is replaced, never deleted first.
+//!
+//! ```text
+//! name -> backends gain -> slots -> frontends replaced -> frontends retracted -> backends lose -> freed
+//! ```
+//!
+//! A backend gains flags before and loses them after the frontends have changed, so that it
+//! stands in every set that a reader can find it in.
+
+use std::collections::BTreeSet;
+
+use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendRow, SlotRange};
+use lb_common::address::{V4, V6};
+
+use super::ledger::{Indexed, Ledger};
+use crate::tables::{MapOp, Tables};
+
+/// What turns all of `actual` into `desired`.
+#[must_use]
+pub fn diff(actual: &Tables, desired: &Tables) -> Vec<MapOp> {
+    let (actual, desired) = (Ledger::new(actual.clone()), Ledger::new(desired.clone()));
+    let owners = actual.owners().union(&desired.owners()).copied().collect::<Vec<_>>();
+    operations(&actual, &desired, &owners)
+}
+
+/// What turns the rows of `owners`, service port ids, from `actual` into `desired`.
+#[must_use]
+pub fn operations(actual: &Ledger, desired: &Ledger, owners: &[u32]) -> Vec<MapOp> {
+    let mut phases = Phases::default();
+    for &owner in owners {
+        names(actual, desired, owner, &mut phases);
+    }
+    for &owner in owners {
+        rows::<V4>(actual, desired, owner, &mut phases);
+    }
+    for &owner in owners {
+        rows::<V6>(actual, desired, owner, &mut phases);
+    }
+    phases.in_order()
+}
+
+#[derive(Default)]
+struct Phases {
+    names: Vec<MapOp>,
+    gain: Vec<MapOp>,
+    slots: Vec<MapOp>,
+    publish: Vec<MapOp>,
+    retract: Vec<MapOp>,
+    lose: Vec<MapOp>,
+    free: Vec<MapOp>,
+    forget: Vec<MapOp>,
+}
+
+impl Phases {
+    fn in_order(self) -> Vec<MapOp> {
+        let Self { mut names, gain, slots, publish, retract, lose, free, forget } = self;
+        for later in [gain, slots, publish, retract, lose, free, forget] {
+            names.extend(later);
+        }
+        names
+    }
+}
+
+fn names(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
+    let (have, want) =
+        (actual.tables().service_ports.get(&owner), desired.tables().service_ports.get(&owner));
+    match want {
+        Some(name) if have != want => phases.names.push(MapOp::PutServicePort(owner, Box::new(*name))),
+        None if have.is_some() => phases.forget.push(MapOp::DeleteServicePort(owner)),
+        _ => {}
+    }
+}
+
+fn rows<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
+    for (id, want) in desired.backends_of::<A>(owner) {
+        if owner != 0 {
+            backend(id, actual.backend::<A>(id), want, phases);
+        } else if !A::backends(actual.tables()).contains_key(&id) {
+            phases.free.push(A::put_backend(id, want));
+        }
+    }
+    for (id, have) in actual.backends_of::<A>(owner) {
+        let want = desired.backend::<A>(id);
+        // A row with another owner is written with that one's; here it is only freed.
+        if want.service_port == 0 && have != want {
+            phases.free.push(A::put_backend(id, want));
+        }
+    }
+    let mut ranges = BTreeSet::new();
+    for (key, want) in desired.frontends_of::<A>(owner) {
+        if actual.frontend(&key) != Some(want) {
+            phases.publish.push(A::put_frontend(key, want));
+        }
+        ranges.extend(ranges_of(want));
+    }
+    for range in ranges {
+        let want = desired.slots(range).unwrap_or_default();
+        if actual.slots(range) != Some(want) {
+            phases.slots.push(MapOp::PutSlots { start: range.start, backends: want.to_vec() });
+        }
+    }
+    for (key, _) in actual.frontends_of::<A>(owner) {
+        // A key that another service port takes over is replaced, with that one's.
+        if desired.frontend(&key).is_none() {
+            phases.retract.push(A::delete_frontend(key));
+        }
+    }
+}
+
+fn backend<A: Indexed>(id: BackendId, have: BackendRow<A>, want: BackendRow<A>, phases: &mut Phases) {
+    if (BackendRow { flags: want.flags, ..have }) != want {
+        phases.gain.push(A::put_backend(id, want));
+        return;
+    }
+    let union = BackendRow { flags: BackendFlags(have.flags.0 | want.flags.0), ..want };
+    if union != have {
+        phases.gain.push(A::put_backend(id, union));
+    }
+    if union != want {
+        phases.lose.push(A::put_backend(id, want));
+    }
+}
+
+/// The ranges that a frontend names.
+pub(super) fn ranges_of(row: FrontendRow) -> impl Iterator<Item = SlotRange> {
+    [row.inside, row.outside].into_iter().filter(|range| range.len > 0)
+}

@@ -1,0 +1,187 @@
+//! Tables, and whose each row is.
+//!
+//! Decides nothing: it keeps an index beside the tables, so that a change of one Service costs what
+//! that Service has, not what the cluster has. Invariant: the index says of every row what
+//! its own `service_port` says; a free backend belongs to service port 0, nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, SlotRange};
+use lb_common::address::{Address, V4, V6};
+
+use crate::tables::{Family, MapOp, Tables};
+
+/// A family with a share of the index.
+pub trait Indexed: Family {
+    /// What a service port owns in it.
+    fn owned(owned: &Owned) -> &OwnedRows<Self>;
+    /// What a service port owns in it, to be changed.
+    fn owned_mut(owned: &mut Owned) -> &mut OwnedRows<Self>;
+}
+
+/// The tables with an index from service port to rows.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    tables: Tables,
+    owned: BTreeMap<u32, Owned>,
+}
+
+/// What a service port owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owned {
+    v4: OwnedRows<V4>,
+    v6: OwnedRows<V6>,
+}
+
+/// The rows of one family that name a service port as their owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRows<A: Address> {
+    frontends: BTreeSet<FrontendKey<A>>,
+    backends: BTreeSet<BackendId>,
+}
+
+impl<A: Address> Default for OwnedRows<A> {
+    fn default() -> Self {
+        Self { frontends: BTreeSet::new(), backends: BTreeSet::new() }
+    }
+}
+
+impl<A: Address> OwnedRows<A> {
+    fn is_empty(&self) -> bool {
+        self.frontends.is_empty() && self.backends.is_empty()
+    }
+}
+
+impl Indexed for V4 {
+    fn owned(owned: &Owned) -> &OwnedRows<Self> {
+        &owned.v4
+    }
+
+    fn owned_mut(owned: &mut Owned) -> &mut OwnedRows<Self> {
+        &mut owned.v4
+    }
+}
+
+impl Indexed for V6 {
+    fn owned(owned: &Owned) -> &OwnedRows<Self> {
+        &owned.v6
+    }
+
+    fn owned_mut(owned: &mut Owned) -> &mut OwnedRows<Self> {
+        &mut owned.v6
+    }
+}
+
+impl Ledger {
+    /// Builds the index of `tables`.
+    #[must_use]
+    pub fn new(tables: Tables) -> Self {
+        let mut owned = BTreeMap::new();
+        index::<V4>(&tables, &mut owned);
+        index::<V6>(&tables, &mut owned);
+        Self { tables, owned }
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Applies an operation to tables and index.
+    pub fn apply(&mut self, operation: &MapOp) {
+        match operation {
+            MapOp::PutBackendV4(id, row) => self.move_backend::<V4>(*id, row),
+            MapOp::PutBackendV6(id, row) => self.move_backend::<V6>(*id, row),
+            MapOp::PutFrontendV4(key, row) => self.move_frontend::<V4>(key, Some(row)),
+            MapOp::PutFrontendV6(key, row) => self.move_frontend::<V6>(key, Some(row)),
+            MapOp::DeleteFrontendV4(key) => self.move_frontend::<V4>(key, None),
+            MapOp::DeleteFrontendV6(key) => self.move_frontend::<V6>(key, None),
+            MapOp::PutServicePort(..) | MapOp::DeleteServicePort(_) | MapOp::PutSlots { .. } => {}
+        }
+        self.tables.apply(operation);
+    }
+
+    /// Whoever owns a row or a name, nobody (0) included where there are free backends.
+    #[must_use]
+    pub fn owners(&self) -> BTreeSet<u32> {
+        self.owned.keys().chain(self.tables.service_ports.keys()).copied().collect()
+    }
+
+    /// The frontends of a service port.
+    pub fn frontends_of<A: Indexed>(
+        &self,
+        owner: u32,
+    ) -> impl Iterator<Item = (FrontendKey<A>, FrontendRow)> + '_ {
+        let rows = A::frontends(&self.tables);
+        let keys = self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).frontends);
+        keys.filter_map(|key| Some((*key, *rows.get(key)?)))
+    }
+
+    /// The backends of a service port.
+    pub fn backends_of<A: Indexed>(
+        &self,
+        owner: u32,
+    ) -> impl Iterator<Item = (BackendId, BackendRow<A>)> + '_ {
+        let rows = A::backends(&self.tables);
+        let ids = self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).backends);
+        ids.filter_map(|id| Some((*id, *rows.get(id)?)))
+    }
+
+    /// A backend's row; all zero where none was ever written.
+    #[must_use]
+    pub fn backend<A: Indexed>(&self, id: BackendId) -> BackendRow<A> {
+        A::backends(&self.tables).get(&id).copied().unwrap_or_else(bytemuck::Zeroable::zeroed)
+    }
+
+    /// A frontend's row.
+    #[must_use]
+    pub fn frontend<A: Indexed>(&self, key: &FrontendKey<A>) -> Option<FrontendRow> {
+        A::frontends(&self.tables).get(key).copied()
+    }
+
+    /// What stands in a range of slots; `None` where a part of it was never written.
+    #[must_use]
+    pub fn slots(&self, range: SlotRange) -> Option<&[BackendId]> {
+        let start = usize::try_from(range.start).ok()?;
+        let end = start.checked_add(usize::try_from(range.len).ok()?)?;
+        self.tables.slots.get(start..end)
+    }
+
+    fn move_backend<A: Indexed>(&mut self, id: BackendId, row: &BackendRow<A>) {
+        let before = A::backends(&self.tables).get(&id).map(|row| row.service_port);
+        if before != Some(row.service_port) {
+            self.disown::<A>(before, |owned| owned.backends.remove(&id));
+            A::owned_mut(self.owned.entry(row.service_port).or_default()).backends.insert(id);
+        }
+    }
+
+    fn move_frontend<A: Indexed>(&mut self, key: &FrontendKey<A>, row: Option<&FrontendRow>) {
+        let before = A::frontends(&self.tables).get(key).map(|row| row.service_port);
+        let after = row.map(|row| row.service_port);
+        if before != after {
+            self.disown::<A>(before, |owned| owned.frontends.remove(key));
+        }
+        if let Some(after) = after {
+            A::owned_mut(self.owned.entry(after).or_default()).frontends.insert(*key);
+        }
+    }
+
+    fn disown<A: Indexed>(&mut self, owner: Option<u32>, remove: impl FnOnce(&mut OwnedRows<A>) -> bool) {
+        let Some(owner) = owner else { return };
+        let Some(owned) = self.owned.get_mut(&owner) else { return };
+        remove(A::owned_mut(owned));
+        if owned.v4.is_empty() && owned.v6.is_empty() {
+            self.owned.remove(&owner);
+        }
+    }
+}
+
+fn index<A: Indexed>(tables: &Tables, owned: &mut BTreeMap<u32, Owned>) {
+    for (id, row) in A::backends(tables) {
+        A::owned_mut(owned.entry(row.service_port).or_default()).backends.insert(*id);
+    }
+    for (key, row) in A::frontends(tables) {
+        A::owned_mut(owned.entry(row.service_port).or_default()).frontends.insert(*key);
+    }
+}

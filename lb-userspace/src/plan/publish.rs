@@ -1,0 +1,346 @@
+//! The incremental planner: what should stand in the maps, what does, and what to write next.
+//!
+//! Decides which rows a Service has from now on and when ids and ranges become free. Must not know
+//! how operations are applied, nor clocks: times are values of the caller. Invariants: an id or
+//! a range that a row in the maps may still name is not given away; `actual` holds what was
+//! confirmed to be written and nothing else.
+//!
+//! The life of a change: [`Publisher::plan`] says what is wanted, [`Publisher::operations`] what to
+//! write, [`Publisher::confirm`] what was written, [`Publisher::settle`] lets go of what nobody
+//! names any longer, [`Publisher::reclaim`] frees it a grace period later. Whatever fails in
+//! between, the next `operations` are what is left to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, SlotRange};
+use lb_common::address::{V4, V6};
+
+use super::decision::Decision;
+use super::diff;
+use super::grace::{Epoch, Full};
+use super::ledger::{Indexed, Ledger};
+use super::place::{Allocators, Placed, PlacedRows, Placing, Refusal, family_index, frontend_limit};
+use super::rows::{self, Terms};
+use crate::model::ObjectName;
+use crate::tables::{Capacity, MapOp, Tables};
+
+/// What should stand in the service maps and what does.
+#[derive(Debug)]
+pub struct Publisher {
+    pub(super) capacity: Capacity,
+    pub(super) terms: Terms,
+    pub(super) actual: Ledger,
+    pub(super) desired: Ledger,
+    pub(super) allocators: Allocators,
+    pub(super) holdings: BTreeMap<u32, Holding>,
+    pub(super) services: BTreeMap<ObjectName, BTreeSet<u32>>,
+    /// Service ports whose rows may not yet stand as wanted.
+    pub(super) unsettled: BTreeSet<u32>,
+    /// Frontends that are wanted and not yet there, IPv4 and IPv6.
+    pub(super) unpublished: [usize; 2],
+}
+
+/// What a service port holds.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) service: ObjectName,
+    /// Is it wanted?
+    pub(super) live: bool,
+    /// Ranges that its frontends name, IPv4 and IPv6.
+    pub(super) ranges: [BTreeSet<SlotRange>; 2],
+    /// Backends that are wanted, IPv4 and IPv6.
+    pub(super) backends: [BTreeSet<BackendId>; 2],
+    /// What is no longer wanted, but perhaps still named in the maps.
+    leaving: BTreeSet<Leaving>,
+}
+
+/// Something to be released once the maps name it no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leaving {
+    Range(SlotRange),
+    /// Of the family with that index.
+    Backend(usize, BackendId),
+    ServicePort,
+}
+
+impl Holding {
+    pub(super) fn new(service: ObjectName) -> Self {
+        Self {
+            service,
+            live: true,
+            ranges: [BTreeSet::new(), BTreeSet::new()],
+            backends: [BTreeSet::new(), BTreeSet::new()],
+            leaving: BTreeSet::new(),
+        }
+    }
+}
+
+impl Publisher {
+    /// Wants `decisions` for a Service, and nothing else for it; none at all removes it. Costs what
+    /// the Service has. A frontend must be in one Service's decisions only (C22).
+    ///
+    /// # Errors
+    /// When the Service does not fit; what was wanted for it before is then still wanted.
+    pub fn plan(&mut self, service: &ObjectName, decisions: &[Decision]) -> Result<(), Refusal> {
+        let placed = match self.place(decisions) {
+            Ok(placed) => placed,
+            Err(refusal) => {
+                self.allocators.roll_back();
+                return Err(refusal);
+            }
+        };
+        self.allocators.commit();
+        let mut gone = self.services.get(service).cloned().unwrap_or_default();
+        for placed in placed {
+            gone.remove(&placed.owner);
+            self.adopt(service, placed);
+        }
+        for owner in gone {
+            self.withdraw(owner);
+        }
+        Ok(())
+    }
+
+    /// Removes the Services that are not in `keep`: what a previous process left.
+    pub fn retain(&mut self, keep: &BTreeSet<ObjectName>) {
+        let gone = |(service, owners): (&ObjectName, &BTreeSet<u32>)| {
+            (!keep.contains(service)).then(|| owners.iter().copied().collect::<Vec<_>>())
+        };
+        let gone: Vec<u32> = self.services.iter().filter_map(gone).flatten().collect();
+        for owner in gone {
+            self.withdraw(owner);
+        }
+    }
+
+    /// Serves NodePorts on these addresses from the next [`Self::plan`] of each Service on.
+    pub fn set_node_addresses(&mut self, addresses: Vec<std::net::IpAddr>) {
+        self.terms.node_addresses = addresses;
+    }
+
+    /// The service ports that may have something to write, by id.
+    #[must_use]
+    pub fn unsettled(&self) -> &BTreeSet<u32> {
+        &self.unsettled
+    }
+
+    /// What to write for these service ports, in an order that is safe after every prefix.
+    #[must_use]
+    pub fn operations(&self, owners: &[u32]) -> Vec<MapOp> {
+        diff::operations(&self.actual, &self.desired, owners)
+    }
+
+    /// These operations took effect.
+    pub fn confirm(&mut self, operations: &[MapOp]) {
+        for operation in operations {
+            match operation {
+                MapOp::PutFrontendV4(key, _) => self.published(key, true),
+                MapOp::PutFrontendV6(key, _) => self.published(key, true),
+                MapOp::DeleteFrontendV4(key) => self.published(key, false),
+                MapOp::DeleteFrontendV6(key) => self.published(key, false),
+                _ => {}
+            }
+            self.actual.apply(operation);
+        }
+    }
+
+    /// Releases, as of `at`, what the maps name no longer: of each service port whose rows stand as
+    /// wanted, what it gave up.
+    pub fn settle(&mut self, at: Epoch) {
+        let settled: Vec<u32> = self.unsettled.iter().copied().filter(|owner| self.stands(*owner)).collect();
+        for owner in settled {
+            self.unsettled.remove(&owner);
+            let Some(holding) = self.holdings.get_mut(&owner) else { continue };
+            for leaving in std::mem::take(&mut holding.leaving) {
+                match leaving {
+                    Leaving::Range(range) => self.allocators.slots.release(range, at),
+                    Leaving::Backend(family, id) => self.allocators.backends[family].release(id.0, at),
+                    Leaving::ServicePort => self.allocators.service_ports.release(owner, at),
+                }
+            }
+        }
+    }
+
+    /// Frees what was released at `until` or before; `true` if that made room. Ids that become free have
+    /// rows to clear, which the next [`Self::operations`] do.
+    pub fn reclaim(&mut self, until: Epoch) -> bool {
+        let v4 = self.reclaim_backends::<V4>(until);
+        let v6 = self.reclaim_backends::<V6>(until);
+        let ranges = self.allocators.slots.reclaim(until);
+        let service_ports = self.allocators.service_ports.reclaim(until);
+        for held in &service_ports {
+            self.desired.apply(&MapOp::DeleteServicePort(held.id));
+            self.unsettled.insert(held.id);
+            let Some(holding) = self.holdings.remove(&held.id) else { continue };
+            if let Some(owners) = self.services.get_mut(&holding.service) {
+                owners.remove(&held.id);
+                if owners.is_empty() {
+                    self.services.remove(&holding.service);
+                }
+            }
+        }
+        v4 + v6 + ranges + service_ports.len() > 0
+    }
+
+    /// When the oldest release that waits to be reclaimed was.
+    #[must_use]
+    pub fn oldest_release(&self) -> Option<Epoch> {
+        let Allocators { service_ports, backends: [v4, v6], slots } = &self.allocators;
+        [service_ports.oldest_release(), v4.oldest_release(), v6.oldest_release(), slots.oldest_release()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The maps were read back: `tables` is what stands there. Says how many operations it takes to
+    /// make it what it was thought to be; the service ports concerned become unsettled.
+    pub fn reload(&mut self, tables: Tables) -> usize {
+        let before = std::mem::replace(&mut self.actual, Ledger::new(tables));
+        let owners: BTreeSet<u32> = &self.actual.owners() | &before.owners();
+        let differs = |owner: &u32| !self.operations(&[*owner]).is_empty();
+        let unsettled: Vec<u32> = owners.iter().copied().filter(differs).collect();
+        self.unsettled.extend(unsettled);
+        self.unpublished = [self.count_unpublished::<V4>(), self.count_unpublished::<V6>()];
+        diff::operations(&self.actual, &before, &owners.into_iter().collect::<Vec<_>>()).len()
+    }
+
+    /// The Service of a service port.
+    #[must_use]
+    pub fn service_of(&self, owner: u32) -> Option<&ObjectName> {
+        self.holdings.get(&owner).map(|holding| &holding.service)
+    }
+
+    /// What stands in the maps, as far as was confirmed.
+    #[must_use]
+    pub fn actual(&self) -> &Tables {
+        self.actual.tables()
+    }
+
+    /// What should stand in the maps.
+    #[must_use]
+    pub fn desired(&self) -> &Tables {
+        self.desired.tables()
+    }
+
+    fn place(&mut self, decisions: &[Decision]) -> Result<Vec<Placed>, Refusal> {
+        let mut placing =
+            Placing { allocators: &mut self.allocators, terms: &self.terms, desired: &self.desired };
+        let mut all = Vec::new();
+        for decision in decisions {
+            let ranges = |owner| self.holdings.get(&owner).map(|holding| &holding.ranges);
+            all.extend(placing.place(decision, ranges)?);
+        }
+        self.room_for(all.iter().flat_map(|placed| placed.v4.frontends.keys()))?;
+        self.room_for(all.iter().flat_map(|placed| placed.v6.frontends.keys()))?;
+        Ok(all)
+    }
+
+    /// Is there room for these frontends beside those that stand there or are about to?
+    fn room_for<'a, A: Indexed>(&self, keys: impl Iterator<Item = &'a FrontendKey<A>>) -> Result<(), Full> {
+        let new = keys
+            .filter(|key| self.desired.frontend(key).is_none() && self.actual.frontend(key).is_none())
+            .count();
+        let limit = frontend_limit::<A>(self.capacity);
+        let there = A::frontends(self.actual.tables()).len() + self.unpublished[family_index::<A>()];
+        if new > 0 && there + new > limit.rows as usize { Err(Full(limit)) } else { Ok(()) }
+    }
+
+    fn adopt(&mut self, service: &ObjectName, placed: Placed) {
+        let Placed { owner, name, v4, v6 } = placed;
+        self.services.entry(service.clone()).or_default().insert(owner);
+        let holding = self.holdings.entry(owner).or_insert_with(|| Holding::new(service.clone()));
+        holding.live = true;
+        holding.leaving.remove(&Leaving::ServicePort);
+        self.desired.apply(&MapOp::PutServicePort(owner, Box::new(name)));
+        self.want::<V4>(owner, v4);
+        self.want::<V6>(owner, v6);
+        self.unsettled.insert(owner);
+    }
+
+    fn withdraw(&mut self, owner: u32) {
+        let Some(holding) = self.holdings.get_mut(&owner).filter(|holding| holding.live) else { return };
+        holding.live = false;
+        holding.leaving.insert(Leaving::ServicePort);
+        self.want::<V4>(owner, PlacedRows::default());
+        self.want::<V6>(owner, PlacedRows::default());
+        self.unsettled.insert(owner);
+    }
+
+    /// Wants these rows of a service port in one family, and no others.
+    fn want<A: Indexed>(&mut self, owner: u32, rows: PlacedRows<A>) {
+        let Some(holding) = self.holdings.get_mut(&owner) else { return };
+        let family = family_index::<A>();
+        let ranges: BTreeSet<SlotRange> = rows.sets.iter().map(|(range, _)| *range).collect();
+        let backends: BTreeSet<BackendId> = rows.backends.keys().copied().collect();
+        let gone: Vec<BackendId> = holding.backends[family].difference(&backends).copied().collect();
+        holding
+            .leaving
+            .extend(holding.ranges[family].difference(&ranges).map(|range| Leaving::Range(*range)));
+        holding.leaving.extend(gone.iter().map(|id| Leaving::Backend(family, *id)));
+        for id in &backends {
+            holding.leaving.remove(&Leaving::Backend(family, *id));
+        }
+        holding.ranges[family] = ranges;
+        holding.backends[family] = backends;
+
+        for id in gone {
+            // Its row stays for those who still hold the id, but says that it serves no longer.
+            let row = BackendRow { flags: BackendFlags(0), ..self.desired.backend::<A>(id) };
+            self.desired.apply(&A::put_backend(id, row));
+        }
+        for (id, row) in rows.backends {
+            self.desired.apply(&A::put_backend(id, row));
+        }
+        for (range, backends) in rows.sets {
+            self.desired.apply(&MapOp::PutSlots { start: range.start, backends });
+        }
+        let before: Vec<_> = self.desired.frontends_of::<A>(owner).map(|(key, _)| key).collect();
+        for key in before.into_iter().filter(|key| !rows.frontends.contains_key(key)) {
+            self.unpublished[family] -= usize::from(self.actual.frontend(&key).is_none());
+            self.desired.apply(&A::delete_frontend(key));
+        }
+        for (key, row) in rows.frontends {
+            let new = self.desired.frontend(&key).is_none() && self.actual.frontend(&key).is_none();
+            self.unpublished[family] += usize::from(new);
+            self.desired.apply(&A::put_frontend(key, row));
+        }
+    }
+
+    /// A frontend was put or deleted; to be called before `actual` changes.
+    fn published<A: Indexed>(&mut self, key: &FrontendKey<A>, put: bool) {
+        let wanted = self.desired.frontend(key).is_some();
+        let there = self.actual.frontend(key).is_some();
+        let unpublished = &mut self.unpublished[family_index::<A>()];
+        match (put, wanted && there != put) {
+            (true, true) => *unpublished -= 1,
+            (false, true) => *unpublished += 1,
+            _ => {}
+        }
+    }
+
+    pub(super) fn count_unpublished<A: Indexed>(&self) -> usize {
+        let wanted = A::frontends(self.desired.tables());
+        wanted.keys().filter(|key| self.actual.frontend(key).is_none()).count()
+    }
+
+    /// Do the rows of a service port stand as wanted, and none of its own in the place of another's?
+    fn stands(&self, owner: u32) -> bool {
+        self.operations(&[owner]).is_empty()
+            && self.keeps_its_own::<V4>(owner)
+            && self.keeps_its_own::<V6>(owner)
+    }
+
+    fn keeps_its_own<A: Indexed>(&self, owner: u32) -> bool {
+        let wanted = |key: FrontendKey<A>| self.desired.frontend(&key).map(|row| row.service_port);
+        self.actual.frontends_of::<A>(owner).all(|(key, _)| wanted(key) == Some(owner))
+    }
+
+    fn reclaim_backends<A: Indexed>(&mut self, until: Epoch) -> usize {
+        let freed = self.allocators.backends_of::<A>().reclaim(until);
+        for held in &freed {
+            let id = BackendId(held.id);
+            self.unsettled.insert(self.desired.backend::<A>(id).service_port);
+            self.desired.apply(&A::put_backend(id, rows::free_backend_row(held.generation)));
+        }
+        freed.len()
+    }
+}

@@ -1,0 +1,125 @@
+//! A publisher from what a previous process left in the maps.
+//!
+//! Decides which rows can be taken over as they are. Must not know what they should become: until told
+//! otherwise, what stands there is wanted (C4). Invariant: only rows that make sense together
+//! are taken over; the others are removed with the first change that is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use lb_common::abi::{BackendId, FrontendKey, FrontendRow, SlotRange};
+use lb_common::address::{V4, V6};
+
+use super::diff::ranges_of;
+use super::ids::Held;
+use super::ledger::{Indexed, Ledger};
+use super::place::{Allocators, family_index};
+use super::publish::{Holding, Publisher};
+use super::rows::{Terms, free_backend_row};
+use crate::model::ObjectName;
+use crate::tables::{Capacity, MapOp, Tables};
+
+impl Publisher {
+    /// Takes over what stands in the maps.
+    #[must_use]
+    pub fn new(tables: Tables, capacity: Capacity, terms: Terms) -> Self {
+        let desired = Tables { slots: tables.slots.clone(), ..Tables::default() };
+        let mut publisher = Self {
+            capacity,
+            terms,
+            actual: Ledger::new(tables),
+            desired: Ledger::new(desired),
+            allocators: Allocators::new(capacity),
+            holdings: BTreeMap::new(),
+            services: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            unpublished: [0, 0],
+        };
+        publisher.restore_service_ports();
+        publisher.restore_backends::<V4>();
+        publisher.restore_backends::<V6>();
+        let mut ranges = BTreeMap::new();
+        publisher.restore_frontends::<V4>(&mut ranges);
+        publisher.restore_frontends::<V6>(&mut ranges);
+        let owners = publisher.actual.owners();
+        publisher.unsettled =
+            owners.into_iter().filter(|id| !publisher.operations(&[*id]).is_empty()).collect();
+        publisher
+    }
+
+    fn restore_service_ports(&mut self) {
+        for (&id, name) in &self.actual.tables().service_ports {
+            let Some(text) = name.name() else { continue };
+            let Some(service) = service_of(text) else { continue };
+            if self.allocators.service_ports.restore(Held { id, generation: 1 }, &text.to_owned()) {
+                self.services.entry(service.clone()).or_default().insert(id);
+                self.holdings.insert(id, Holding::new(service));
+                self.desired.apply(&MapOp::PutServicePort(id, Box::new(*name)));
+            }
+        }
+    }
+
+    fn restore_backends<A: Indexed>(&mut self) {
+        for (&id, row) in A::backends(self.actual.tables()) {
+            let held = Held { id: id.0, generation: row.generation };
+            let owner = row.service_port;
+            let ids = self.allocators.backends_of::<A>();
+            let addr = SocketAddr::new({ row.addr }.to_ip(), { row.port }.get());
+            match self.holdings.get_mut(&owner) {
+                Some(holding) if ids.restore(held, &(owner, addr)) => {
+                    holding.backends[family_index::<A>()].insert(id);
+                    self.desired.apply(&A::put_backend(id, *row));
+                }
+                _ => {
+                    ids.restore_free(held);
+                    self.desired.apply(&A::put_backend(id, free_backend_row(row.generation)));
+                }
+            }
+        }
+    }
+
+    /// `taken` says which range is whose, over both families.
+    fn restore_frontends<A: Indexed>(&mut self, taken: &mut BTreeMap<SlotRange, (u32, bool)>) {
+        for (key, row) in A::frontends(self.actual.tables()) {
+            let owner = row.service_port;
+            let Some(holding) = self.holdings.get_mut(&owner) else { continue };
+            let backends = &holding.backends[family_index::<A>()];
+            if !makes_sense(key, row, backends, &self.desired) {
+                continue;
+            }
+            let mut mine = true;
+            for range in ranges_of(*row) {
+                mine &= match taken.get(&range) {
+                    Some(whose) => *whose == (owner, A::IS_V6),
+                    None => self.allocators.slots.restore(range),
+                };
+                if mine {
+                    taken.insert(range, (owner, A::IS_V6));
+                    holding.ranges[family_index::<A>()].insert(range);
+                }
+            }
+            if mine {
+                self.desired.apply(&A::put_frontend(*key, *row));
+            }
+        }
+    }
+}
+
+/// Does a frontend name slots and backends that are there, and are its owner's?
+fn makes_sense<A: Indexed>(
+    key: &FrontendKey<A>,
+    row: &FrontendRow,
+    backends: &BTreeSet<BackendId>,
+    ledger: &Ledger,
+) -> bool {
+    let all_there =
+        |range| ledger.slots(range).is_some_and(|slots| slots.iter().all(|slot| backends.contains(slot)));
+    row.tag == key.tag() && ranges_of(*row).all(all_there)
+}
+
+/// The Service in `namespace/service:port/protocol`.
+fn service_of(service_port: &str) -> Option<ObjectName> {
+    let (namespace, rest) = service_port.split_once('/')?;
+    let (service, _) = rest.split_once(':')?;
+    Some(ObjectName::new(namespace, service))
+}

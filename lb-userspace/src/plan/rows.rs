@@ -1,0 +1,161 @@
+//! Rows: what a decision looks like in the maps, once ids and ranges are known.
+//!
+//! Decides every field of a frontend's and a backend's row. Must not know which id is free or what
+//! stands in the maps now. Invariant: a function of its arguments; the same decision with the
+//! same ids gives the same rows.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::abi::{
+    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, SlotRange,
+};
+use lb_common::address::{Address, Port, Protocol};
+
+use super::decision::{Backend, BackendSet, Decision, Frontend, FrontendKind};
+use super::ids::Held;
+
+/// What holds for every Service on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The node addresses on which NodePorts are served (C17).
+    pub node_addresses: Vec<IpAddr>,
+    /// What the datapath can do.
+    pub supported: Supported,
+}
+
+/// Which frontends the datapath can serve; others get no rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Supported {
+    /// Kinds of frontends.
+    pub kinds: &'static [FrontendKind],
+    /// Protocols.
+    pub protocols: &'static [Protocol],
+}
+
+impl Supported {
+    /// ClusterIPs over TCP and UDP.
+    pub const CLUSTER_IP: Self =
+        Self { kinds: &[FrontendKind::ClusterIp], protocols: &[Protocol::TCP, Protocol::UDP] };
+    /// Everything that a decision can say.
+    pub const ALL: Self = Self {
+        kinds: &[
+            FrontendKind::ClusterIp,
+            FrontendKind::NodePort,
+            FrontendKind::LoadBalancer,
+            FrontendKind::ExternalIp,
+        ],
+        protocols: &[Protocol::TCP, Protocol::UDP, Protocol::SCTP],
+    };
+}
+
+/// The keys under which clients dial `decision` in one family, each with what it gets; sorted, and a key that
+/// two frontends of the decision give is the first one's.
+pub(super) fn frontends<'a, A: Address>(
+    decision: &'a Decision,
+    terms: &Terms,
+) -> BTreeMap<FrontendKey<A>, &'a Frontend> {
+    let mut keys = BTreeMap::new();
+    if !terms.supported.protocols.contains(&decision.name.protocol) {
+        return keys;
+    }
+    for frontend in &decision.frontends {
+        if !terms.supported.kinds.contains(&frontend.kind) {
+            continue;
+        }
+        let addresses = frontend.addr.as_slice();
+        let addresses = if addresses.is_empty() { &terms.node_addresses[..] } else { addresses };
+        for addr in addresses.iter().filter_map(|ip| A::from_ip(*ip)) {
+            if frontend.ipv6 == A::IS_V6 {
+                let key = FrontendKey::new(addr, Port::new(frontend.port), decision.name.protocol);
+                keys.entry(key).or_insert(frontend);
+            }
+        }
+    }
+    keys
+}
+
+/// The row of a frontend that `owner` serves from the ranges of its two sets.
+pub(super) fn frontend_row<A: Address>(
+    key: &FrontendKey<A>,
+    frontend: &Frontend,
+    owner: u32,
+    inside: SlotRange,
+    outside: SlotRange,
+) -> FrontendRow {
+    let mut flags = 0;
+    for (applies, bit) in [
+        (frontend.inside == BackendSet::Drop, FrontendFlags::INSIDE_DROP),
+        (frontend.outside == BackendSet::Drop, FrontendFlags::OUTSIDE_DROP),
+        (frontend.kind != FrontendKind::ClusterIp, FrontendFlags::EXTERNAL),
+    ] {
+        flags |= if applies { bit } else { 0 };
+    }
+    FrontendRow {
+        tag: key.tag(),
+        service_port: owner,
+        flags: FrontendFlags(flags),
+        affinity_seconds: frontend.affinity_seconds.unwrap_or(0),
+        inside,
+        outside,
+    }
+}
+
+/// The row of a backend that `owner` has; `sets` are the set bits of [`BackendFlags`].
+pub(super) fn backend_row<A: Address>(
+    addr: A,
+    backend: &Backend,
+    held: Held,
+    owner: u32,
+    sets: u16,
+) -> BackendRow<A> {
+    let serving = if backend.serving { BackendFlags::SERVING } else { 0 };
+    let local = if backend.local { BackendFlags::LOCAL } else { 0 };
+    BackendRow {
+        addr,
+        port: Port::new(backend.addr.port()),
+        flags: BackendFlags(serving | local | sets),
+        generation: held.generation,
+        service_port: owner,
+        pad: 0,
+    }
+}
+
+/// The row of an id that nobody owns: all zero, but the generation, from which its next owner counts on.
+pub(super) fn free_backend_row<A: Address>(generation: u32) -> BackendRow<A> {
+    BackendRow { generation, ..bytemuck::Zeroable::zeroed() }
+}
+
+/// The slots of a set: one for each backend, sorted by address. Backends without an id are of the
+/// other family.
+pub(super) fn slots(set: &BackendSet, ids: &BTreeMap<SocketAddr, BackendId>) -> Vec<BackendId> {
+    match set {
+        BackendSet::Backends(backends) => {
+            let mut sorted: Vec<_> =
+                backends.iter().filter_map(|addr| Some((addr, *ids.get(addr)?))).collect();
+            sorted.sort_unstable();
+            sorted.dedup();
+            sorted.into_iter().map(|(_, id)| id).collect()
+        }
+        BackendSet::Reject | BackendSet::Drop => Vec::new(),
+    }
+}
+
+/// Which backends stand in which set of any of `frontends`: bits of [`BackendFlags`].
+pub(super) fn set_bits<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> BTreeMap<SocketAddr, u16> {
+    let mut bits = BTreeMap::new();
+    for frontend in frontends {
+        let sets = [
+            (&frontend.inside, BackendFlags::IN_INSIDE_SET),
+            (&frontend.outside, BackendFlags::IN_OUTSIDE_SET),
+        ];
+        for (set, bit) in sets {
+            if let BackendSet::Backends(backends) = set {
+                for addr in backends {
+                    *bits.entry(*addr).or_default() |= bit;
+                }
+            }
+        }
+    }
+    bits
+}

@@ -1,0 +1,245 @@
+//! From what should be to what stands in the maps: plan, write, and try again what failed.
+//!
+//! Decides when: what is written now, what waits for its turn to be tried again, when ids become
+//! free. Must not know how rows are computed or written. Invariants: the maps follow what was
+//! planned, whatever fails in between; one Service's trouble does not hold up another's.
+
+mod retry;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::model::ObjectName;
+use crate::plan::decision::Decision;
+use crate::plan::grace::Epoch;
+use crate::plan::publish::Publisher;
+use crate::plan::rows::Terms;
+use crate::tables::{Capacity, MapOp, Maps, Tables};
+use retry::Retries;
+
+#[cfg(test)]
+mod tests;
+
+/// How long an id or a range rests before it gets a new owner. A reader in the kernel is done with what it
+/// holds after microseconds; this leaves room for a machine that stands still.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Keeps the service maps equal to what is planned. Times are the caller's: since any fixed point,
+/// never running backwards.
+#[derive(Debug)]
+pub struct Reconciler<M> {
+    maps: M,
+    publisher: Publisher,
+    /// Services that did not fit, with what they should be and why they are not.
+    refused: BTreeMap<ObjectName, (Vec<Decision>, String)>,
+    retries: Retries,
+    room: bool,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Services that were planned.
+    pub services: usize,
+    /// Operations that took effect.
+    pub operations: usize,
+    /// Rows that they wrote or deleted.
+    pub rows_written: usize,
+    /// Services that do not fit; each is tried again when rows become free.
+    pub refused: Vec<Refused>,
+    /// What could not be written; each is tried again later.
+    pub failed: Vec<Failed>,
+}
+
+/// A Service that is not programmed, or still as it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The Service.
+    pub service: ObjectName,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// A write that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The Service; `None`: rows that no Service owns.
+    pub service: Option<ObjectName>,
+    /// Which operation, and why.
+    pub reason: String,
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Operations that it takes to undo what others did to the maps.
+    pub drift: usize,
+    /// The repair.
+    pub report: Report,
+}
+
+impl<M: Maps> Reconciler<M> {
+    /// Reads the maps back and takes over what stands there; writes nothing.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn new(mut maps: M, capacity: Capacity, terms: Terms) -> anyhow::Result<Self> {
+        let tables = maps.load().context("reading back the service maps that a previous agent left")?;
+        Ok(Self {
+            maps,
+            publisher: Publisher::new(tables, capacity, terms),
+            refused: BTreeMap::new(),
+            retries: Retries::default(),
+            room: false,
+        })
+    }
+
+    /// Makes the maps hold `services` and no others: for the first time, when all objects are known.
+    pub fn sync_all(
+        &mut self,
+        services: impl IntoIterator<Item = (ObjectName, Vec<Decision>)>,
+        now: Epoch,
+    ) -> Report {
+        let services: BTreeMap<ObjectName, Vec<Decision>> = services.into_iter().collect();
+        let keep: BTreeSet<ObjectName> = services.keys().cloned().collect();
+        self.publisher.retain(&keep);
+        self.refused.retain(|service, _| keep.contains(service));
+        self.sync(services, now)
+    }
+
+    /// Makes the maps follow the Services that changed; one without decisions goes away. Also does
+    /// what is due: tries again what failed or did not fit, and frees what has rested.
+    pub fn sync(
+        &mut self,
+        changes: impl IntoIterator<Item = (ObjectName, Vec<Decision>)>,
+        now: Epoch,
+    ) -> Report {
+        let mut report = Report::default();
+        if let Some(rested) = now.checked_sub(GRACE) {
+            self.room |= self.publisher.reclaim(rested);
+        }
+        for (service, decisions) in changes {
+            self.refused.remove(&service);
+            self.plan(service, decisions, &mut report);
+        }
+        if std::mem::take(&mut self.room) {
+            for (service, (decisions, _)) in std::mem::take(&mut self.refused) {
+                self.plan(service, decisions, &mut report);
+            }
+        }
+        self.write(now, &mut report);
+        report
+    }
+
+    /// Reads the maps back and repairs what others did to them.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn audit(&mut self, now: Epoch) -> anyhow::Result<Audit> {
+        let tables = self.maps.load().context("reading back the service maps to look for drift")?;
+        let drift = self.publisher.reload(tables);
+        Ok(Audit { drift, report: self.sync([], now) })
+    }
+
+    /// When to call [`Self::sync`] even if nothing changes; `None`: nothing is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Epoch> {
+        let rested = self.publisher.oldest_release().map(|at| at + GRACE);
+        [rested, self.retries.next()].into_iter().flatten().min()
+    }
+
+    /// Serves NodePorts on these addresses, from the next change of each Service on.
+    pub fn set_node_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.publisher.set_node_addresses(addresses);
+    }
+
+    /// The Services that do not fit at present.
+    pub fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
+        let refused = |(service, (_, reason)): (&ObjectName, &(Vec<Decision>, String))| Refused {
+            service: service.clone(),
+            reason: reason.clone(),
+        };
+        self.refused.iter().map(refused)
+    }
+
+    /// How many service ports have rows that could not be written yet.
+    #[must_use]
+    pub fn failing(&self) -> usize {
+        self.retries.len()
+    }
+
+    /// What stands in the maps, as far as is known.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        self.publisher.actual()
+    }
+
+    /// The maps.
+    pub fn maps(&self) -> &M {
+        &self.maps
+    }
+
+    /// The maps, to be used behind the reconciler's back.
+    pub fn maps_mut(&mut self) -> &mut M {
+        &mut self.maps
+    }
+
+    /// The maps, without the reconciler.
+    pub fn into_maps(self) -> M {
+        self.maps
+    }
+
+    fn plan(&mut self, service: ObjectName, decisions: Vec<Decision>, report: &mut Report) {
+        report.services += 1;
+        if let Err(refusal) = self.publisher.plan(&service, &decisions) {
+            let reason = refusal.to_string();
+            report.refused.push(Refused { service: service.clone(), reason: reason.clone() });
+            self.refused.insert(service, (decisions, reason));
+        }
+    }
+
+    /// Writes what is wanted, at once; where that stops, each service port by itself, so that
+    /// only those that cannot be written stay behind.
+    fn write(&mut self, now: Epoch, report: &mut Report) {
+        let is_due = |owner: &u32| self.retries.is_due(*owner, now);
+        let due: Vec<u32> = self.publisher.unsettled().iter().copied().filter(is_due).collect();
+        if self.apply(&due, report).is_ok() {
+            due.iter().for_each(|owner| self.retries.succeeded(*owner));
+        } else {
+            for owner in due {
+                match self.apply(&[owner], report) {
+                    Ok(()) => self.retries.succeeded(owner),
+                    Err(reason) => {
+                        self.retries.failed(owner, now);
+                        let service = self.publisher.service_of(owner).cloned();
+                        report.failed.push(Failed { service, reason });
+                    }
+                }
+            }
+        }
+        self.publisher.settle(now);
+        self.retries.keep_only(self.publisher.unsettled());
+    }
+
+    fn apply(&mut self, owners: &[u32], report: &mut Report) -> Result<(), String> {
+        let operations = self.publisher.operations(owners);
+        let (applied, result) = match self.maps.apply(&operations) {
+            Ok(()) => (operations.len(), Ok(())),
+            Err(stopped) => (stopped.applied.min(operations.len()), Err(stopped.to_string())),
+        };
+        let applied = &operations[..applied];
+        self.publisher.confirm(applied);
+        report.operations += applied.len();
+        report.rows_written += applied.iter().map(MapOp::rows).sum::<usize>();
+        self.room |= applied.iter().any(is_retraction);
+        result
+    }
+}
+
+/// Does this make room for another frontend?
+fn is_retraction(operation: &MapOp) -> bool {
+    matches!(operation, MapOp::DeleteFrontendV4(_) | MapOp::DeleteFrontendV6(_))
+}

@@ -1,0 +1,69 @@
+//! Rows that others changed are found, counted and repaired.
+
+use lb_common::abi::{BackendId, FrontendKey, ServicePortName};
+use lb_common::address::{Port, Protocol};
+
+use super::cluster::{plain, service};
+use super::{Reconciler, empty, on, seconds};
+use crate::datapath::fake::{FakeMaps, Watch};
+use crate::tables::Tables;
+
+fn two_services() -> Reconciler<FakeMaps> {
+    let mut reconciler = empty(Watch::Nothing);
+    reconciler.sync([service(1, &[plain(3)]), service(2, &[plain(1)])], seconds(1));
+    reconciler
+}
+
+type Damage = (&'static str, fn(&mut Tables));
+
+const DAMAGE: [Damage; 7] = [
+    ("a frontend is gone", |tables| {
+        tables.frontends_v4.pop_first();
+    }),
+    ("a frontend has another's row", |tables| {
+        let row = *tables.frontends_v6.first_key_value().unwrap().1;
+        *tables.frontends_v6.last_entry().unwrap().get_mut() = row;
+    }),
+    ("a frontend is a stranger", |tables| {
+        let (key, row) = tables.frontends_v4.first_key_value().unwrap();
+        let key = FrontendKey::new(key.addr, Port::new(9), Protocol::UDP);
+        let row = *row;
+        tables.frontends_v4.insert(key, row);
+    }),
+    ("a slot names another backend", |tables| tables.slots[0] = BackendId(2)),
+    ("the slots are gone", |tables| tables.slots.clear()),
+    ("a backend is gone", |tables| {
+        tables.backends_v4.remove(&BackendId(1));
+    }),
+    ("a name is another's", |tables| {
+        tables.service_ports.insert(1, ServicePortName::new("x/y:z/TCP").unwrap());
+    }),
+];
+
+#[test]
+fn drift_is_counted_and_repaired() {
+    for (what, damage) in DAMAGE {
+        let mut reconciler = two_services();
+        let before = reconciler.maps().tables().clone();
+        damage(reconciler.maps_mut().tables_mut());
+        let audit = reconciler.audit(seconds(2)).unwrap();
+        assert!(audit.drift > 0, "{what}");
+        assert_eq!(audit.report.operations, audit.drift, "{what}");
+        assert_eq!(reconciler.maps().tables(), &before, "{what}");
+        assert_eq!(reconciler.audit(seconds(3)).unwrap().drift, 0, "{what}");
+    }
+}
+
+#[test]
+fn an_agent_that_starts_on_damaged_maps_makes_them_good() {
+    for (what, damage) in DAMAGE {
+        let mut reconciler = two_services();
+        let good = super::view::view(reconciler.maps().tables());
+        damage(reconciler.maps_mut().tables_mut());
+        let mut again = on(reconciler.into_maps());
+        again.sync_all([service(1, &[plain(3)]), service(2, &[plain(1)])], seconds(0));
+        super::rest(&mut again, seconds(0));
+        assert_eq!(super::view::view(again.maps().tables()), good, "{what}");
+        assert_eq!(crate::datapath::fake::dangling(again.maps().tables()), None, "{what}");
+    }
+}

@@ -1,0 +1,73 @@
+//! Ten thousand Services of ten endpoints: what a first sync takes, and that a change costs what it changes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use lb_common::address::Protocol;
+
+use super::{seconds, terms};
+use crate::datapath::fake::{FakeMaps, Watch};
+use crate::model::{ObjectName, TrafficPolicy};
+use crate::plan::decision::{Backend, BackendSet, Decision, Frontend, FrontendKind, ServicePortName};
+use crate::reconcile::Reconciler;
+use crate::tables::Capacity;
+
+const SERVICES: u16 = 10_000;
+const ENDPOINTS: u8 = 10;
+
+fn big_service(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
+    let [high, low] = number.to_be_bytes();
+    let backend = |last| SocketAddr::new(Ipv4Addr::new(10, high, low, last).into(), 8080);
+    let name = ServicePortName {
+        namespace: "default".to_owned(),
+        service: format!("svc{number}"),
+        port: "http".to_owned(),
+        protocol: Protocol::TCP,
+    };
+    let set = BackendSet::Backends((0..endpoints).map(backend).collect());
+    let frontend = Frontend {
+        addr: Some(Ipv4Addr::new(172, 16, high, low).into()),
+        ipv6: false,
+        port: 80,
+        kind: FrontendKind::ClusterIp,
+        external_policy: TrafficPolicy::Cluster,
+        inside: set.clone(),
+        outside: set,
+        affinity_seconds: None,
+        source_ranges: Vec::new(),
+    };
+    let backends =
+        (0..endpoints).map(|last| Backend { addr: backend(last), serving: true, local: last == 0 }).collect();
+    let service = ObjectName::new("default", format!("svc{number}"));
+    (service, vec![Decision { name, frontends: vec![frontend], backends }])
+}
+
+#[test]
+fn one_endpoint_among_a_hundred_thousand_costs_a_handful_of_operations() {
+    let services: Vec<_> = (0..SERVICES).map(|number| big_service(number, ENDPOINTS)).collect();
+    let capacity = Capacity::default();
+    let mut reconciler = Reconciler::new(FakeMaps::new(capacity, Watch::Nothing), capacity, terms()).unwrap();
+
+    let start = Instant::now();
+    let report = reconciler.sync_all(services.clone(), seconds(1));
+    println!(
+        "note: {SERVICES} Services x {ENDPOINTS} endpoints planned and applied in {:?}",
+        start.elapsed()
+    );
+    assert_eq!(reconciler.maps().tables().backends_v4.len(), 100_000);
+    // A name, ten backends, ten slots and a frontend each.
+    assert_eq!(report.rows_written, 22 * usize::from(SERVICES));
+
+    let start = Instant::now();
+    let report = reconciler.sync([big_service(5_000, ENDPOINTS + 1)], seconds(2));
+    println!("note: one endpoint more, among them: {:?}", start.elapsed());
+    assert_eq!(report.operations, 3, "a backend, a range of slots, a frontend");
+
+    let report = reconciler.sync([big_service(5_000, ENDPOINTS)], seconds(3));
+    assert_eq!(report.operations, 3, "a range of slots, a frontend, and the backend serves no longer");
+
+    let start = Instant::now();
+    let mut again = Reconciler::new(reconciler.into_maps(), capacity, terms()).unwrap();
+    assert_eq!(again.sync_all(services, seconds(0)).operations, 0);
+    println!("note: read back and found unchanged after a restart: {:?}", start.elapsed());
+}
