@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::Protocol;
 
+use crate::model::TrafficPolicy;
+
 /// The name of a service port: what owns frontends, ids and affinity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortName {
@@ -50,6 +52,8 @@ pub struct Frontend {
     pub port: u16,
     /// Where it comes from.
     pub kind: FrontendKind,
+    /// The Service's `externalTrafficPolicy`; with `Local` an external frontend keeps its clients' source address (C24).
+    pub external_policy: TrafficPolicy,
     /// For pods of this node and the node itself.
     pub inside: BackendSet,
     /// For everyone else.

@@ -1,0 +1,68 @@
+//! EndpointSlices as this program means them.
+//!
+//! Decides what is kept of an endpoint (contract C3, C6). Must not know Services' ports or
+//! policies. Invariant: every address is of one family per slice and may be dialled; ports are
+//! 1 to 65535.
+
+use std::net::IpAddr;
+
+use lb_common::address::Protocol;
+
+use super::ObjectName;
+
+/// A slice of a Service's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The Service it belongs to; `None`: nobody's (C1, C3).
+    pub service: Option<ObjectName>,
+    /// Where its endpoints listen.
+    pub ports: Vec<EndpointPort>,
+    /// Its endpoints. Each listens on each port.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// The Service port's name (C7); empty where it has none.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// Where endpoints listen.
+    pub port: u16,
+}
+
+/// An endpoint: usually a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address: the first of the object's (C6).
+    pub addr: IpAddr,
+    /// May new connections go there?
+    pub ready: bool,
+    /// Does it answer, terminating or not?
+    pub serving: bool,
+    /// Is it going away?
+    pub terminating: bool,
+    /// The node it runs on.
+    pub node: Option<String>,
+    /// Zones whose nodes should use it (C13).
+    pub for_zones: Vec<String>,
+    /// Nodes that should use it (C13).
+    pub for_nodes: Vec<String>,
+}
+
+impl Endpoint {
+    /// Does it serve, so that flows to it may stay (C36)?
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.ready || self.serving
+    }
+
+    /// May it stand in where none is ready (C11, C12)?
+    #[must_use]
+    pub fn stands_in(&self) -> bool {
+        self.serving && self.terminating
+    }
+}

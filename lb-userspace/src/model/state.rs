@@ -1,0 +1,346 @@
+//! The objects as they stand, and which Services a change concerns.
+//!
+//! Decides what makes a Service dirty: its own change, its slices', and what it takes from the
+//! own Node. Sync and without I/O; must not know why anybody asks. Invariant: two states that
+//! hold the same objects are equal in all but the dirty set, whatever the order of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{EndpointSlice, Node, Object, ObjectKey, ObjectName, Service};
+
+/// Every object that counts on this node.
+#[derive(Clone, Debug)]
+pub struct State {
+    node_name: String,
+    node: Option<Node>,
+    services: BTreeMap<ObjectName, Service>,
+    slices: BTreeMap<ObjectName, EndpointSlice>,
+    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    dirty: BTreeSet<ObjectName>,
+    ignored: BTreeMap<String, u64>,
+}
+
+/// What a relist did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relisted {
+    /// Objects that are new or differ.
+    pub changed: usize,
+    /// Objects that are gone.
+    pub deleted: usize,
+}
+
+impl State {
+    /// Nothing yet, on the node of this name.
+    #[must_use]
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            node: None,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            slices_of: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            ignored: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in an object, new or changed; says whether anything is different now. Other nodes'
+    /// Nodes are of no concern.
+    pub fn apply(&mut self, object: Object) -> bool {
+        match object {
+            Object::Service(service) => self.apply_service(service),
+            Object::EndpointSlice(slice) => self.apply_slice(slice),
+            Object::Node(node) if node.name == self.node_name => self.set_node(Some(node)),
+            Object::Node(_) => false,
+        }
+    }
+
+    /// Takes an object out; says whether it was there.
+    pub fn delete(&mut self, key: &ObjectKey) -> bool {
+        match key {
+            ObjectKey::Service(name) => {
+                let was = self.services.remove(name).is_some();
+                if was {
+                    self.dirty.insert(name.clone());
+                }
+                was
+            }
+            ObjectKey::EndpointSlice(name) => {
+                let slice = self.slices.remove(name);
+                if let Some(slice) = &slice {
+                    self.unlink(slice);
+                }
+                slice.is_some()
+            }
+            ObjectKey::Node(name) => *name == self.node_name && self.set_node(None),
+        }
+    }
+
+    /// Takes in a full list: what is not in `objects` is deleted. Only what differs becomes dirty.
+    pub fn replace_all(&mut self, objects: impl IntoIterator<Item = Object>) -> Relisted {
+        let mut gone: BTreeSet<ObjectKey> = self.keys().collect();
+        let mut relisted = Relisted::default();
+        for object in objects {
+            gone.remove(&object.key());
+            relisted.changed += usize::from(self.apply(object));
+        }
+        relisted.deleted = gone.len();
+        for key in &gone {
+            self.delete(key);
+        }
+        relisted
+    }
+
+    /// Counts objects of a kind that is of no use here.
+    pub fn count_ignored(&mut self, kind: &str, objects: u64) {
+        *self.ignored.entry(kind.to_owned()).or_default() += objects;
+    }
+
+    /// How many objects of which other kinds were seen so far.
+    #[must_use]
+    pub fn ignored(&self) -> &BTreeMap<String, u64> {
+        &self.ignored
+    }
+
+    /// The own node's name.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
+    /// The own Node, once it is known.
+    #[must_use]
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// A Service.
+    #[must_use]
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// All Services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// A Service's slices, by name.
+    pub fn slices_of<'a>(
+        &'a self,
+        service: &ObjectName,
+    ) -> impl Iterator<Item = &'a EndpointSlice> + use<'a> {
+        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
+    }
+
+    /// The Services that changed since the last call, those that are gone among them.
+    pub fn drain_dirty(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Has anything changed since the last drain?
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Asks for a Service to be planned anew, as after a failed write.
+    pub fn mark_dirty(&mut self, service: ObjectName) {
+        self.dirty.insert(service);
+    }
+
+    /// Asks for everything to be planned anew.
+    pub fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.services.keys().cloned());
+    }
+
+    fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+        let services = self.services.keys().cloned().map(ObjectKey::Service);
+        let slices = self.slices.keys().cloned().map(ObjectKey::EndpointSlice);
+        let node = self.node.iter().map(|node| ObjectKey::Node(node.name.clone()));
+        services.chain(slices).chain(node)
+    }
+
+    fn apply_service(&mut self, service: Service) -> bool {
+        if self.services.get(&service.name) == Some(&service) {
+            return false;
+        }
+        self.dirty.insert(service.name.clone());
+        self.services.insert(service.name.clone(), service);
+        true
+    }
+
+    fn apply_slice(&mut self, slice: EndpointSlice) -> bool {
+        if let Some(old) = self.slices.remove(&slice.name) {
+            if old == slice {
+                self.slices.insert(old.name.clone(), old);
+                return false;
+            }
+            self.unlink(&old);
+        }
+        if let Some(service) = &slice.service {
+            self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
+            self.dirty.insert(service.clone());
+        }
+        self.slices.insert(slice.name.clone(), slice);
+        true
+    }
+
+    fn unlink(&mut self, slice: &EndpointSlice) {
+        let Some(service) = &slice.service else { return };
+        self.dirty.insert(service.clone());
+        if let Some(names) = self.slices_of.get_mut(service) {
+            names.remove(&slice.name);
+            if names.is_empty() {
+                self.slices_of.remove(service);
+            }
+        }
+    }
+
+    /// The zone concerns Services with zone hints, the addresses those with NodePorts.
+    fn set_node(&mut self, node: Option<Node>) -> bool {
+        if self.node == node {
+            return false;
+        }
+        let zone = |node: &Option<Node>| node.as_ref().and_then(|node| node.zone.clone());
+        let addresses = |node: &Option<Node>| {
+            node.as_ref()
+                .map(|node| (node.internal_ips.clone(), node.external_ips.clone()))
+                .unwrap_or_default()
+        };
+        if zone(&self.node) != zone(&node) {
+            let hinted =
+                self.slices.values().filter(|slice| slice.endpoints.iter().any(|e| !e.for_zones.is_empty()));
+            self.dirty.extend(hinted.filter_map(|slice| slice.service.clone()));
+        }
+        if addresses(&self.node) != addresses(&node) {
+            let with_node_port =
+                self.services.values().filter(|s| s.ports.iter().any(|p| p.node_port.is_some()));
+            self.dirty.extend(with_node_port.map(|service| service.name.clone()));
+        }
+        self.node = node;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Endpoint, Families, ServicePort, TrafficPolicy};
+    use super::*;
+
+    fn service(name: &str, node_port: Option<u16>) -> Object {
+        let port = ServicePort {
+            name: String::new(),
+            protocol: lb_common::address::Protocol::TCP,
+            port: 80,
+            node_port,
+        };
+        Object::Service(Service {
+            name: ObjectName::new("ns", name),
+            created: None,
+            not_proxied: None,
+            cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+            families: Families { v4: true, v6: false },
+            ports: vec![port],
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            affinity_seconds: None,
+            health_check_node_port: None,
+        })
+    }
+
+    fn slice(name: &str, service: &str, zone: Option<&str>) -> Object {
+        let endpoint = Endpoint {
+            addr: "10.244.0.1".parse().unwrap(),
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            for_zones: zone.map(str::to_owned).into_iter().collect(),
+            for_nodes: Vec::new(),
+        };
+        Object::EndpointSlice(EndpointSlice {
+            name: ObjectName::new("ns", name),
+            service: Some(ObjectName::new("ns", service)),
+            ports: Vec::new(),
+            endpoints: vec![endpoint],
+        })
+    }
+
+    fn node(name: &str, ip: &str, zone: &str) -> Object {
+        Object::Node(Node {
+            name: name.to_owned(),
+            internal_ips: vec![ip.parse().unwrap()],
+            external_ips: Vec::new(),
+            zone: Some(zone.to_owned()),
+            pod_cidrs: Vec::new(),
+            leaving: false,
+        })
+    }
+
+    fn dirty(state: &mut State) -> Vec<String> {
+        state.drain_dirty().into_iter().map(|name| name.name).collect()
+    }
+
+    #[test]
+    fn only_what_changes_becomes_dirty() {
+        let mut state = State::new("here");
+        assert!(state.apply(service("a", None)) && state.apply(service("b", None)));
+        assert_eq!(dirty(&mut state), ["a", "b"]);
+        assert!(!state.apply(service("a", None)));
+        assert!(dirty(&mut state).is_empty());
+        assert!(state.apply(slice("b-1", "b", None)));
+        assert_eq!(dirty(&mut state), ["b"]);
+    }
+
+    #[test]
+    fn a_slice_that_changes_its_service_concerns_both() {
+        let mut state = State::new("here");
+        state.apply(slice("s", "a", None));
+        dirty(&mut state);
+        state.apply(slice("s", "b", None));
+        assert_eq!(dirty(&mut state), ["a", "b"]);
+        assert_eq!(state.slices_of(&ObjectName::new("ns", "a")).count(), 0);
+        assert!(state.delete(&ObjectKey::EndpointSlice(ObjectName::new("ns", "s"))));
+        assert_eq!(dirty(&mut state), ["b"]);
+    }
+
+    #[test]
+    fn a_relist_deletes_what_is_gone_and_leaves_the_rest_alone() {
+        let mut state = State::new("here");
+        state.replace_all([service("a", None), service("b", None), slice("s", "b", None)]);
+        dirty(&mut state);
+        let relisted = state.replace_all([service("b", None), slice("s", "b", None), service("c", None)]);
+        assert_eq!(relisted, Relisted { changed: 1, deleted: 1 });
+        assert_eq!(dirty(&mut state), ["a", "c"]);
+    }
+
+    #[test]
+    fn the_own_node_concerns_those_that_depend_on_its_zone_or_addresses() {
+        let mut state = State::new("here");
+        state.replace_all([
+            node("here", "192.0.2.1", "za"),
+            service("plain", None),
+            service("hinted", None),
+            slice("s", "hinted", Some("za")),
+            service("node-port", Some(30080)),
+        ]);
+        dirty(&mut state);
+        assert!(!state.apply(node("there", "192.0.2.9", "zb")), "other nodes are of no concern");
+        state.apply(node("here", "192.0.2.1", "zb"));
+        assert_eq!(dirty(&mut state), ["hinted"]);
+        state.apply(node("here", "192.0.2.2", "zb"));
+        assert_eq!(dirty(&mut state), ["node-port"]);
+    }
+
+    #[test]
+    fn ignored_kinds_are_counted() {
+        let mut state = State::new("here");
+        state.count_ignored("v1 Pod", 2);
+        state.count_ignored("v1 Pod", 1);
+        assert_eq!(state.ignored().get("v1 Pod"), Some(&3));
+    }
+}

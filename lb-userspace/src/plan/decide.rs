@@ -1,0 +1,163 @@
+//! What one Service is to be on this node.
+//!
+//! Decides how slices become endpoints of a service port (contract C7 to C9) and joins frontends,
+//! sets, affinity and ranges into decisions (C30, C32, C33, C35). Must not know rows or ids.
+//! Invariant: a function of the objects and of who owns which frontend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::choose::{Candidate, Served, Sets, Topology, choose};
+use super::decision::{Backend, Decision, Frontend, FrontendKind, ServicePortName};
+use super::frontends::{frontends, port_name, source_ranges};
+use super::owners::{FrontendAddress, Owners};
+use crate::model::{ObjectName, Service, ServicePort, State};
+
+/// What a Service is to be on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// One for each of its ports, in the order of names; none where it is gone or left alone.
+    pub decisions: Vec<Decision>,
+    /// Frontends it claims in vain (C22).
+    pub refused: Vec<Refused>,
+}
+
+/// A frontend that another service port has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{claimant} claims {frontend}, which {owner} has, since it was created first; change one of them")]
+pub struct Refused {
+    /// Who claims it.
+    pub claimant: ServicePortName,
+    /// What it claims.
+    pub frontend: FrontendAddress,
+    /// Who has it.
+    pub owner: ServicePortName,
+}
+
+/// Plans every dirty Service, and those that win or lose a frontend by it. Drains the dirty set.
+pub fn dirty(state: &mut State, owners: &mut Owners) -> BTreeMap<ObjectName, Planned> {
+    let mut names = state.drain_dirty();
+    let mut concerned = BTreeSet::new();
+    for name in &names {
+        concerned.extend(claim(state, owners, name));
+    }
+    names.extend(concerned);
+    names.into_iter().map(|name| (name.clone(), service(state, owners, &name))).collect()
+}
+
+/// Brings the claims of one Service up to date; returns the others that are concerned.
+fn claim(state: &State, owners: &mut Owners, name: &ObjectName) -> BTreeSet<ObjectName> {
+    let Some(service) = state.service(name) else {
+        return owners.claim(name, None, []);
+    };
+    let claims = service.ports.iter().flat_map(|port| {
+        let name = port_name(service, port);
+        frontends(service, port).into_keys().map(move |frontend| (frontend, name.clone()))
+    });
+    owners.claim(name, service.created, claims)
+}
+
+/// Plans one Service, its claims being up to date in `owners`.
+#[must_use]
+pub fn service(state: &State, owners: &Owners, name: &ObjectName) -> Planned {
+    let mut planned = Planned::default();
+    let Some(service) = state.service(name) else { return planned };
+    let mut ports: Vec<&ServicePort> = service.ports.iter().collect();
+    ports.sort_unstable();
+    for port in ports {
+        let owned = owned_frontends(service, port, owners, &mut planned.refused);
+        if service.not_proxied.is_none() {
+            planned.decisions.push(decide(state, service, port, owned));
+        }
+    }
+    planned
+}
+
+fn owned_frontends(
+    service: &Service,
+    port: &ServicePort,
+    owners: &Owners,
+    refused: &mut Vec<Refused>,
+) -> Vec<(FrontendAddress, FrontendKind)> {
+    let claimant = port_name(service, port);
+    let mut owned = Vec::new();
+    for (frontend, kind) in frontends(service, port) {
+        match owners.owner(&frontend) {
+            Some(owner) if *owner != claimant => {
+                refused.push(Refused { claimant: claimant.clone(), frontend, owner: owner.clone() });
+            }
+            _ => owned.push((frontend, kind)),
+        }
+    }
+    owned
+}
+
+fn decide(
+    state: &State,
+    service: &Service,
+    port: &ServicePort,
+    owned: Vec<(FrontendAddress, FrontendKind)>,
+) -> Decision {
+    let candidates = candidates(state, service, port);
+    let zone = state.node().and_then(|node| node.zone.as_deref());
+    let topology = Topology { node: state.node_name(), zone };
+    // C13 looks at a family at a time.
+    let sets = [false, true].map(|ipv6| {
+        let family: Vec<Candidate<'_>> =
+            candidates.iter().filter(|c| c.addr.is_ipv6() == ipv6).copied().collect();
+        choose(&family, &topology)
+    });
+    let [v4, v6] = &sets;
+    let frontends = owned
+        .into_iter()
+        .map(|(address, kind)| frontend(service, address, kind, if address.ipv6 { v6 } else { v4 }))
+        .collect();
+    let backends = candidates
+        .iter()
+        .filter(|candidate| candidate.endpoint.serves())
+        .map(|candidate| Backend { addr: candidate.addr, serving: true, local: candidate.local })
+        .collect();
+    Decision { name: port_name(service, port), frontends, backends }
+}
+
+fn frontend(service: &Service, address: FrontendAddress, kind: FrontendKind, sets: &Sets) -> Frontend {
+    let Served { inside, outside } = match kind {
+        FrontendKind::ClusterIp => sets.internal(service.internal_policy),
+        FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp => {
+            sets.external(service.external_policy)
+        }
+    };
+    let guarded = kind == FrontendKind::LoadBalancer;
+    Frontend {
+        addr: address.addr,
+        ipv6: address.ipv6,
+        port: address.port,
+        kind,
+        external_policy: service.external_policy,
+        inside,
+        outside,
+        affinity_seconds: service.affinity_seconds,
+        source_ranges: if guarded { source_ranges(service, address.ipv6) } else { Vec::new() },
+    }
+}
+
+/// The endpoints of a service port, one for each address and port (C7, C8), sorted by those. Of
+/// several that disagree the local one counts, then the one that is ready, then the first by
+/// slice.
+fn candidates<'a>(state: &'a State, service: &Service, port: &ServicePort) -> Vec<Candidate<'a>> {
+    let mut found: BTreeMap<SocketAddr, Candidate<'a>> = BTreeMap::new();
+    for slice in state.slices_of(&service.name) {
+        let matching = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+        for (number, endpoint) in matching.flat_map(|p| slice.endpoints.iter().map(|e| (p.port, e))) {
+            let addr = SocketAddr::new(endpoint.addr, number);
+            let local = endpoint.node.as_deref() == Some(state.node_name());
+            let candidate = Candidate { addr, endpoint, local };
+            let known = found.entry(addr).or_insert(candidate);
+            let rank = |c: &Candidate<'_>| (c.local, c.endpoint.ready, c.endpoint.serving);
+            if rank(&candidate) > rank(known) {
+                *known = candidate;
+            }
+        }
+    }
+    found.into_values().collect()
+}

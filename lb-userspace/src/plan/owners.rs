@@ -1,0 +1,169 @@
+//! Who owns a frontend that several service ports claim (contract C22).
+//!
+//! Decides that the Service created first keeps it (the same second: by name), and which
+//! Services must be planned anew when a claim comes or goes. Must not know endpoints. Invariant:
+//! a function of the claims that stand, whatever the order in which they came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_common::address::Protocol;
+
+use super::decision::ServicePortName;
+use crate::model::ObjectName;
+
+/// What can be claimed: an address or all NodePort addresses of a family, a port, a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendAddress {
+    /// The address; `None` for a NodePort.
+    pub addr: Option<IpAddr>,
+    /// The family.
+    pub ipv6: bool,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for FrontendAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.addr {
+            Some(addr) => write!(f, "{}/{}", std::net::SocketAddr::new(addr, self.port), self.protocol),
+            None => {
+                write!(f, "NodePort {}/{} (IPv{})", self.port, self.protocol, if self.ipv6 { 6 } else { 4 })
+            }
+        }
+    }
+}
+
+/// Who claims; sorts by right. The first of a frontend's claims owns it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    /// Seconds since 1970; the greatest where the object does not say.
+    created: i64,
+    name: ServicePortName,
+}
+
+/// The claims of all Services.
+#[derive(Clone, Debug, Default)]
+pub struct Owners {
+    claims: BTreeMap<FrontendAddress, BTreeSet<Claim>>,
+    by_service: BTreeMap<ObjectName, BTreeSet<(FrontendAddress, Claim)>>,
+}
+
+impl Owners {
+    /// Replaces all claims of `service`; none of them: it lets go of everything. Returns the other
+    /// Services that won or lost a frontend by this: they are to be planned anew.
+    pub fn claim(
+        &mut self,
+        service: &ObjectName,
+        created: Option<i64>,
+        claims: impl IntoIterator<Item = (FrontendAddress, ServicePortName)>,
+    ) -> BTreeSet<ObjectName> {
+        let created = created.unwrap_or(i64::MAX);
+        let new: BTreeSet<(FrontendAddress, Claim)> =
+            claims.into_iter().map(|(frontend, name)| (frontend, Claim { created, name })).collect();
+        let old = self.by_service.remove(service).unwrap_or_default();
+        let mut concerned = BTreeSet::new();
+        for (frontend, claim) in old.symmetric_difference(&new) {
+            let owner_before = self.first(frontend).cloned();
+            let rivals = self.claims.entry(*frontend).or_default();
+            if !rivals.remove(claim) {
+                rivals.insert(claim.clone());
+            }
+            if rivals.is_empty() {
+                self.claims.remove(frontend);
+            }
+            let owner_after = self.first(frontend).cloned();
+            if owner_before != owner_after {
+                concerned.extend(
+                    [owner_before, owner_after].into_iter().flatten().map(|claim| owner_name(&claim.name)),
+                );
+            }
+        }
+        if !new.is_empty() {
+            self.by_service.insert(service.clone(), new);
+        }
+        concerned.remove(service);
+        concerned
+    }
+
+    /// The owner of a frontend.
+    #[must_use]
+    pub fn owner(&self, frontend: &FrontendAddress) -> Option<&ServicePortName> {
+        self.first(frontend).map(|claim| &claim.name)
+    }
+
+    fn first(&self, frontend: &FrontendAddress) -> Option<&Claim> {
+        self.claims.get(frontend)?.first()
+    }
+}
+
+fn owner_name(name: &ServicePortName) -> ObjectName {
+    ObjectName::new(&name.namespace, &name.service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frontend(port: u16) -> FrontendAddress {
+        FrontendAddress { addr: Some([192, 0, 2, 1].into()), ipv6: false, protocol: Protocol::TCP, port }
+    }
+
+    fn claim(owners: &mut Owners, service: &str, created: Option<i64>, ports: &[u16]) -> Vec<String> {
+        let object = ObjectName::new("ns", service);
+        let name = ServicePortName {
+            namespace: "ns".to_owned(),
+            service: service.to_owned(),
+            port: String::new(),
+            protocol: Protocol::TCP,
+        };
+        let claims = ports.iter().map(|&port| (frontend(port), name.clone()));
+        owners.claim(&object, created, claims).into_iter().map(|name| name.name).collect()
+    }
+
+    fn owner(owners: &Owners, port: u16) -> Option<&str> {
+        owners.owner(&frontend(port)).map(|name| name.service.as_str())
+    }
+
+    #[test]
+    fn c22_the_service_created_first_keeps_the_frontend() {
+        let mut owners = Owners::default();
+        assert!(claim(&mut owners, "young", Some(20), &[80]).is_empty());
+        assert_eq!(claim(&mut owners, "old", Some(10), &[80]), ["young"], "the younger one loses it");
+        assert_eq!(owner(&owners, 80), Some("old"));
+        assert!(claim(&mut owners, "youngest", Some(30), &[80]).is_empty());
+        assert_eq!(owner(&owners, 80), Some("old"));
+    }
+
+    #[test]
+    fn c22_the_next_one_gets_it_when_the_first_lets_go() {
+        let mut owners = Owners::default();
+        claim(&mut owners, "old", Some(10), &[80, 443]);
+        claim(&mut owners, "young", Some(20), &[80]);
+        assert_eq!(claim(&mut owners, "old", Some(10), &[443]), ["young"]);
+        assert_eq!(owner(&owners, 80), Some("young"));
+        claim(&mut owners, "young", None, &[]);
+        assert_eq!(owner(&owners, 80), None);
+        assert_eq!(owner(&owners, 443), Some("old"));
+    }
+
+    #[test]
+    fn c22_of_the_same_second_the_first_by_name_keeps_it_and_the_undated_come_last() {
+        let mut owners = Owners::default();
+        claim(&mut owners, "a", None, &[80]);
+        claim(&mut owners, "c", Some(10), &[80]);
+        claim(&mut owners, "b", Some(10), &[80]);
+        assert_eq!(owner(&owners, 80), Some("b"));
+    }
+
+    #[test]
+    fn claiming_the_same_again_concerns_nobody() {
+        let mut owners = Owners::default();
+        claim(&mut owners, "old", Some(10), &[80]);
+        claim(&mut owners, "young", Some(20), &[80]);
+        assert!(claim(&mut owners, "old", Some(10), &[80]).is_empty());
+        assert!(claim(&mut owners, "young", Some(20), &[80]).is_empty());
+    }
+}

@@ -1,0 +1,111 @@
+//! An EndpointSlice.
+//!
+//! Decides contract C1, C3, C6 and C10 (`publishNotReadyAddresses` shows in `ready`, so no code
+//! asks for it). Invariant: an endpoint that cannot be used costs itself only.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice as Source};
+
+use super::fields::{address, port, protocol};
+use super::service::{HEADLESS, OTHER_PROXY};
+use super::{Converted, FieldPath, Report, nameless, object_name};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectKey, ObjectName};
+
+/// Names the Service that a slice belongs to (C3).
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Turns an EndpointSlice into the model's.
+#[must_use]
+pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
+    let name = object_name(&source.metadata);
+    if name.name.is_empty() {
+        return nameless(ObjectKey::EndpointSlice(name));
+    }
+    let mut report = Report::new(ObjectKey::EndpointSlice(name.clone()));
+    let Some(service) = service_of(source, &name) else {
+        return report.done(EndpointSlice { name, service: None, ports: Vec::new(), endpoints: Vec::new() });
+    };
+    let Some(ipv6) = family(source, &mut report) else {
+        return report.done(EndpointSlice {
+            name,
+            service: Some(service),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        });
+    };
+    let ports = ports(source, &mut report);
+    let mut endpoints = Vec::new();
+    for (index, endpoint) in source.endpoints.iter().flatten().enumerate() {
+        let at = FieldPath::of("endpoints").item(index).key("addresses");
+        let ip = match endpoint.addresses.first() {
+            Some(text) => report.keep(at.clone().item(0), address(text).and_then(|ip| of_family(ip, ipv6))),
+            None => report.keep(at, Err("the endpoint has no address, left out; give it one".to_owned())),
+        };
+        endpoints.extend(ip.map(|ip| convert(endpoint, ip)));
+    }
+    report.done(EndpointSlice { name, service: Some(service), ports, endpoints })
+}
+
+fn service_of(source: &Source, name: &ObjectName) -> Option<ObjectName> {
+    let labels = source.metadata.labels.as_ref()?;
+    if labels.contains_key(OTHER_PROXY) || labels.contains_key(HEADLESS) {
+        return None;
+    }
+    let service = labels.get(SERVICE_NAME).filter(|service| !service.is_empty())?;
+    Some(ObjectName::new(&name.namespace, service))
+}
+
+/// `Some(is IPv6)`; `None` for a slice of names, which cluster DNS answers, or of anything else.
+fn family(source: &Source, report: &mut Report) -> Option<bool> {
+    match source.address_type.as_str() {
+        "IPv4" => Some(false),
+        "IPv6" => Some(true),
+        "FQDN" => None,
+        other => {
+            let reason = format!("{other:?} is unknown, so its endpoints are left out; write IPv4 or IPv6");
+            report.reject(FieldPath::of("addressType"), reason);
+            None
+        }
+    }
+}
+
+fn of_family(ip: IpAddr, ipv6: bool) -> Result<IpAddr, String> {
+    if ip.is_ipv6() == ipv6 {
+        return Ok(ip);
+    }
+    let family = if ipv6 { "IPv6" } else { "IPv4" };
+    Err(format!(
+        "{ip} is not of the slice's addressType {family}, left out; put it into a slice of its own family"
+    ))
+}
+
+fn ports(source: &Source, report: &mut Report) -> Vec<EndpointPort> {
+    let mut kept: Vec<EndpointPort> = Vec::new();
+    for (index, source) in source.ports.iter().flatten().enumerate() {
+        let at = FieldPath::of("ports").item(index);
+        let number = source.port.ok_or_else(|| "there is no number, left out; write 1 to 65535".to_owned());
+        let number = report.keep(at.clone().key("port"), number.and_then(port));
+        let protocol = report.keep(at.key("protocol"), protocol(source.protocol.as_deref()));
+        if let (Some(port), Some(protocol)) = (number, protocol) {
+            kept.push(EndpointPort { name: source.name.clone().unwrap_or_default(), protocol, port });
+        }
+    }
+    kept
+}
+
+fn convert(source: &SourceEndpoint, addr: IpAddr) -> Endpoint {
+    let conditions = source.conditions.as_ref();
+    let hints = source.hints.as_ref();
+    let zones = hints.and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
+    let nodes = hints.and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
+    Endpoint {
+        addr,
+        ready: conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
+        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
+        terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
+        node: source.node_name.clone(),
+        for_zones: zones.iter().map(|zone| zone.name.clone()).collect(),
+        for_nodes: nodes.iter().map(|node| node.name.clone()).collect(),
+    }
+}
