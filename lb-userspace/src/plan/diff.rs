@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A backend gains flags before and loses them after the frontends have changed, so that it
-//! stands in every set that a reader can find it in.
+//! stands in every set that a reader can find it in. Where another service port takes a frontend over
+//! that is not among those asked for, the backends of the old owner lose nothing yet.
 
 use std::collections::BTreeSet;
 
@@ -34,12 +35,8 @@ pub fn operations(actual: &Ledger, desired: &Ledger, owners: &[u32]) -> Vec<MapO
     for &owner in owners {
         names(actual, desired, owner, &mut phases);
     }
-    for &owner in owners {
-        rows::<V4>(actual, desired, owner, &mut phases);
-    }
-    for &owner in owners {
-        rows::<V6>(actual, desired, owner, &mut phases);
-    }
+    rows::<V4>(actual, desired, owners, &mut phases);
+    rows::<V6>(actual, desired, owners, &mut phases);
     phases.in_order()
 }
 
@@ -75,19 +72,20 @@ fn names(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
     }
 }
 
-fn rows<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
-    for (id, want) in desired.backends_of::<A>(owner) {
-        if owner != 0 {
-            backend(id, actual.backend::<A>(id), want, phases);
-        } else if !A::backends(actual.tables()).contains_key(&id) {
-            phases.free.push(A::put_backend(id, want));
-        }
+fn rows<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], phases: &mut Phases) {
+    for &owner in owners {
+        gain::<A>(actual, desired, owner, phases);
+        lose::<A>(actual, desired, owners, owner, phases);
     }
-    for (id, have) in actual.backends_of::<A>(owner) {
-        let want = desired.backend::<A>(id);
-        // A row with another owner is written with that one's; here it is only freed.
-        if want.service_port == 0 && have != want {
-            phases.free.push(A::put_backend(id, want));
+}
+
+fn gain<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
+    for (id, want) in desired.backends_of::<A>(owner).filter(|_| owner != 0) {
+        let have = actual.backend::<A>(id);
+        let flags = if same_backend(have, want) { have.flags.0 | want.flags.0 } else { want.flags.0 };
+        let row = BackendRow { flags: BackendFlags(flags), ..want };
+        if row != have {
+            phases.gain.push(A::put_backend(id, row));
         }
     }
     let mut ranges = BTreeSet::new();
@@ -103,26 +101,39 @@ fn rows<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut 
             phases.slots.push(MapOp::PutSlots { start: range.start, backends: want.to_vec() });
         }
     }
+}
+
+fn lose<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], owner: u32, phases: &mut Phases) {
+    let mut taken_over_later = false;
     for (key, _) in actual.frontends_of::<A>(owner) {
-        // A key that another service port takes over is replaced, with that one's.
-        if desired.frontend(&key).is_none() {
-            phases.retract.push(A::delete_frontend(key));
+        match desired.frontend(&key).map(|row| row.service_port) {
+            None => phases.retract.push(A::delete_frontend(key)),
+            // Replaced with its new owner's rows. Until then its backends are named.
+            Some(other) if other != owner => taken_over_later |= !owners.contains(&other),
+            Some(_) => {}
         }
+    }
+    if taken_over_later {
+        return;
+    }
+    for (id, have) in actual.backends_of::<A>(owner) {
+        let want = desired.backend::<A>(id);
+        if want.service_port == 0 && have != want {
+            phases.free.push(A::put_backend(id, want));
+        } else if same_backend(have, want) && have.flags.0 & !want.flags.0 != 0 {
+            phases.lose.push(A::put_backend(id, want));
+        }
+    }
+    if owner == 0 {
+        let unknown = |id: &BackendId| !A::backends(actual.tables()).contains_key(id);
+        let free = desired.backends_of::<A>(owner).filter(|(id, _)| unknown(id));
+        phases.free.extend(free.map(|(id, row)| A::put_backend(id, row)));
     }
 }
 
-fn backend<A: Indexed>(id: BackendId, have: BackendRow<A>, want: BackendRow<A>, phases: &mut Phases) {
-    if (BackendRow { flags: want.flags, ..have }) != want {
-        phases.gain.push(A::put_backend(id, want));
-        return;
-    }
-    let union = BackendRow { flags: BackendFlags(have.flags.0 | want.flags.0), ..want };
-    if union != have {
-        phases.gain.push(A::put_backend(id, union));
-    }
-    if union != want {
-        phases.lose.push(A::put_backend(id, want));
-    }
+/// Do these differ in their flags at most?
+fn same_backend<A: Indexed>(one: BackendRow<A>, other: BackendRow<A>) -> bool {
+    BackendRow { flags: other.flags, ..one } == other
 }
 
 /// The ranges that a frontend names.

@@ -133,10 +133,8 @@ impl Publisher {
     pub fn confirm(&mut self, operations: &[MapOp]) {
         for operation in operations {
             match operation {
-                MapOp::PutFrontendV4(key, _) => self.published(key, true),
-                MapOp::PutFrontendV6(key, _) => self.published(key, true),
-                MapOp::DeleteFrontendV4(key) => self.published(key, false),
-                MapOp::DeleteFrontendV6(key) => self.published(key, false),
+                MapOp::PutFrontendV4(key, _) => self.publishes(key),
+                MapOp::PutFrontendV6(key, _) => self.publishes(key),
                 _ => {}
             }
             self.actual.apply(operation);
@@ -196,8 +194,7 @@ impl Publisher {
     pub fn reload(&mut self, tables: Tables) -> usize {
         let before = std::mem::replace(&mut self.actual, Ledger::new(tables));
         let owners: BTreeSet<u32> = &self.actual.owners() | &before.owners();
-        let differs = |owner: &u32| !self.operations(&[*owner]).is_empty();
-        let unsettled: Vec<u32> = owners.iter().copied().filter(differs).collect();
+        let unsettled: Vec<u32> = owners.iter().copied().filter(|owner| !self.stands(*owner)).collect();
         self.unsettled.extend(unsettled);
         self.unpublished = [self.count_unpublished::<V4>(), self.count_unpublished::<V6>()];
         diff::operations(&self.actual, &before, &owners.into_iter().collect::<Vec<_>>()).len()
@@ -305,16 +302,10 @@ impl Publisher {
         }
     }
 
-    /// A frontend was put or deleted; to be called before `actual` changes.
-    fn published<A: Indexed>(&mut self, key: &FrontendKey<A>, put: bool) {
-        let wanted = self.desired.frontend(key).is_some();
-        let there = self.actual.frontend(key).is_some();
-        let unpublished = &mut self.unpublished[family_index::<A>()];
-        match (put, wanted && there != put) {
-            (true, true) => *unpublished -= 1,
-            (false, true) => *unpublished += 1,
-            _ => {}
-        }
+    /// A frontend is put; to be called before `actual` changes.
+    fn publishes<A: Indexed>(&mut self, key: &FrontendKey<A>) {
+        let new = self.desired.frontend(key).is_some() && self.actual.frontend(key).is_none();
+        self.unpublished[family_index::<A>()] -= usize::from(new);
     }
 
     pub(super) fn count_unpublished<A: Indexed>(&self) -> usize {

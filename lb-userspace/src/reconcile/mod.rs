@@ -209,19 +209,29 @@ impl<M: Maps> Reconciler<M> {
         if self.apply(&due, report).is_ok() {
             due.iter().for_each(|owner| self.retries.succeeded(*owner));
         } else {
-            for owner in due {
-                match self.apply(&[owner], report) {
-                    Ok(()) => self.retries.succeeded(owner),
-                    Err(reason) => {
-                        self.retries.failed(owner, now);
-                        let service = self.publisher.service_of(owner).cloned();
-                        report.failed.push(Failed { service, reason });
-                    }
-                }
-            }
+            // The second round is for what waited for another's frontend in the first.
+            let written = self.write_each(due, now, report);
+            self.write_each(written, now, report);
         }
         self.publisher.settle(now);
         self.retries.keep_only(self.publisher.unsettled());
+    }
+
+    /// Writes service ports one by one; says which could be written.
+    fn write_each(&mut self, mut owners: Vec<u32>, now: Epoch, report: &mut Report) -> Vec<u32> {
+        owners.retain(|&owner| match self.apply(&[owner], report) {
+            Ok(()) => {
+                self.retries.succeeded(owner);
+                true
+            }
+            Err(reason) => {
+                self.retries.failed(owner, now);
+                let service = self.publisher.service_of(owner).cloned();
+                report.failed.push(Failed { service, reason });
+                false
+            }
+        });
+        owners
     }
 
     fn apply(&mut self, owners: &[u32], report: &mut Report) -> Result<(), String> {

@@ -8,7 +8,7 @@ use super::view::{View, view};
 use super::{SMALL, empty, on, rest, seconds};
 use crate::datapath::fake::{FakeMaps, Watch};
 use crate::datapath::faulty::{Fault, FaultyMaps};
-use crate::tables::{Family, Maps, Tables};
+use crate::tables::{Family, MapOp, Maps, Stopped, Tables};
 
 fn faulty(fault: Fault) -> FaultyMaps<FakeMaps> {
     FaultyMaps::new(FakeMaps::new(SMALL, Watch::Frontends), fault)
@@ -112,6 +112,55 @@ fn maps_that_fail_for_long_recover_without_using_anything_too_early() {
     rest(&mut reconciler, seconds(200));
     assert_eq!(reconciler.maps().inner().violation(), None);
     assert_eq!(view(reconciler.maps().inner().tables()), goal(&last));
+}
+
+/// Maps that take everything but the frontends of one service port.
+struct Picky {
+    inner: FakeMaps,
+    refuses: Option<u32>,
+}
+
+impl Maps for Picky {
+    fn load(&mut self) -> anyhow::Result<Tables> {
+        self.inner.load()
+    }
+
+    fn apply(&mut self, operations: &[MapOp]) -> Result<(), Stopped> {
+        let refused = |operation: &MapOp| match operation {
+            MapOp::PutFrontendV4(_, row) | MapOp::PutFrontendV6(_, row) => {
+                Some(row.service_port) == self.refuses
+            }
+            _ => false,
+        };
+        let applied = operations.iter().position(refused).unwrap_or(operations.len());
+        self.inner.apply(&operations[..applied])?;
+        let Some(operation) = operations.get(applied) else { return Ok(()) };
+        Err(Stopped { applied, operation: format!("{operation:?}"), reason: "refused".to_owned() })
+    }
+}
+
+#[test]
+fn what_a_frontend_still_names_is_not_freed_while_its_new_owner_cannot_be_written() {
+    let inner = FakeMaps::new(SMALL, Watch::Frontends);
+    let mut reconciler = on(Picky { inner, refuses: None });
+    let (before, mut after) = (service(1, &[plain(0b11)]), service(2, &[plain(0b11)]));
+    after.1[0].frontends.clone_from(&before.1[0].frontends);
+    after.1[0].backends.clone_from(&before.1[0].backends);
+    reconciler.sync([before], seconds(1));
+    // Service 2, with the next id, takes both addresses over and cannot be written; Service 1 is done.
+    reconciler.maps_mut().refuses = Some(2);
+    let report = reconciler.sync([service(1, &[]), after.clone()], seconds(2));
+    assert_eq!(report.failed.len(), 1);
+    for now in [20, 40] {
+        reconciler.sync([service(3, &[plain(now)])], seconds(now.into()));
+    }
+    assert_eq!(reconciler.maps().inner.violation(), None);
+    reconciler.maps_mut().refuses = None;
+    let last = [service(1, &[]), after, service(3, &[plain(1)])];
+    reconciler.sync(last.clone(), seconds(200));
+    rest(&mut reconciler, seconds(200));
+    assert_eq!(reconciler.maps().inner.violation(), None);
+    assert_eq!(view(reconciler.maps().inner.tables()), goal(&last));
 }
 
 #[test]

@@ -271,3 +271,18 @@ fn deleting_everything_leaves_nothing() {
     assert_eq!(view(reconciler.maps().tables()), View::default());
     assert_eq!(reconciler.wake_at(), None);
 }
+
+#[test]
+fn asking_again_for_what_is_leaving_already_does_not_make_it_rest_longer() {
+    let mut reconciler = empty(Watch::Frontends);
+    reconciler.sync([service(1, &[plain(3)]), service(2, &[plain(3)])], seconds(1));
+    reconciler.sync([service(1, &[]), service(2, &[plain(1)])], seconds(2));
+    for now in 3..7 {
+        reconciler.sync([service(1, &[])], seconds(now));
+        reconciler.sync([service(2, &[plain(1)])], seconds(now));
+    }
+    rest(&mut reconciler, seconds(2));
+    let tables = reconciler.maps().tables();
+    assert_eq!(tables.service_ports.len(), 1);
+    assert_eq!(tables.backends_v4.values().filter(|row| row.service_port != 0).count(), 1);
+}
