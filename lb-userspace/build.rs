@@ -1,8 +1,84 @@
-//! Builds the eBPF object and hands its path to the crate, or a stub where that is not wanted.
+//! Builds the eBPF object for the crate to embed, or an empty stub where no toolchain is known.
 //!
-//! Decides which toolchain builds it: `SWITCHBOARD_EBPF_TOOLCHAIN`, else what `cargo xtask setup`
-//! found. Invariant: checking and linting user space needs no eBPF toolchain.
+//! Decides which toolchain builds it: the one that `cargo xtask setup` noted in the target folder
+//! (`ebpf-toolchain`: name, bpf-linker's folder, `RUSTC_BOOTSTRAP=1` or nothing), unless
+//! `SWITCHBOARD_EBPF_TOOLCHAIN` names another. Invariant: checking, linting and testing user space needs
+//! none of it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use aya_build::{Package, Toolchain, build_ebpf};
+
+const TOOLCHAIN: &str = "SWITCHBOARD_EBPF_TOOLCHAIN";
+const SKIP: &str = "AYA_BUILD_SKIP";
+const INNER: &str = "SWITCHBOARD_EBPF_BUILD";
+const NOTE: &str = "ebpf-toolchain";
+const OBJECT: &str = "switchboard";
+
+struct Noted {
+    toolchain: String,
+    linker_folder: String,
+    bootstrap: String,
+}
 
 fn main() -> anyhow::Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
+    for name in [TOOLCHAIN, SKIP] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=../lb-common");
+    let note = out.ancestors().map(|folder| folder.join(NOTE)).find(|path| path.is_file());
+    let target = out.ancestors().nth(4).unwrap_or(&out);
+    println!("cargo:rerun-if-changed={}", note.clone().unwrap_or_else(|| target.join(NOTE)).display());
+    if let Ok(toolchain) = env::var(INNER) {
+        return build(&toolchain);
+    }
+    match noted(note.as_deref())? {
+        Some(noted) if env::var_os(SKIP).is_none() => outer(&noted),
+        _ => std::fs::write(out.join(OBJECT), []).context("the stub of the eBPF object"),
+    }
+}
+
+/// What setup noted.
+fn noted(note: Option<&Path>) -> anyhow::Result<Option<Noted>> {
+    let text = note.map(std::fs::read_to_string).transpose().context("reading ebpf-toolchain")?;
+    let text = text.unwrap_or_default();
+    let mut lines = text.lines().map(str::to_owned);
+    let first = lines.next().unwrap_or_default();
+    let toolchain = env::var(TOOLCHAIN).unwrap_or(first);
+    let linker_folder = lines.next().unwrap_or_default();
+    let bootstrap = lines.next().unwrap_or_default();
+    Ok((!toolchain.is_empty()).then_some(Noted { toolchain, linker_folder, bootstrap }))
+}
+
+/// Runs this program again with the environment that the build reads, which a process cannot safely change for
+/// itself.
+fn outer(noted: &Noted) -> anyhow::Result<()> {
+    let path = env::var("PATH").unwrap_or_default();
+    let path = if noted.linker_folder.is_empty() { path } else { format!("{}:{path}", noted.linker_folder) };
+    let mut inner = Command::new(env::current_exe().context("the build script's own path")?);
+    inner.env(INNER, &noted.toolchain).env("PATH", path);
+    if noted.bootstrap == "RUSTC_BOOTSTRAP=1" {
+        inner.env("RUSTC_BOOTSTRAP", "1");
+    }
+    let output = inner.output().context("running the build script again")?;
+    // aya-build passes everything cargo says on as warnings; only what it wants rebuilt matters if all went well.
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wanted = |line: &&str| !output.status.success() || line.starts_with("cargo:rerun-if");
+    said.lines().filter(wanted).for_each(|line| println!("{line}"));
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!("building the eBPF object with toolchain {} failed; see above", noted.toolchain);
+    }
     Ok(())
+}
+
+fn build(toolchain: &str) -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lb-ebpf");
+    let root_dir = root.to_str().context("the path of lb-ebpf is no UTF-8")?;
+    build_ebpf([Package { name: "lb-ebpf", root_dir, ..Package::default() }], Toolchain::Custom(toolchain))
 }

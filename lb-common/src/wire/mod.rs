@@ -19,7 +19,7 @@ pub use icmp::{IcmpHeader, icmp_v4, icmp_v6};
 pub use ipv4::Ipv4Header;
 pub use ipv6::Ipv6Header;
 pub use sctp::SctpHeader;
-pub use segment::{Fragment, Network, NotOurs, Segment};
+pub use segment::{Depth, Fragment, Network, NotOurs, Segment};
 pub use tcp::TcpHeader;
 pub use udp::UdpHeader;
 pub use vlan::VlanTag;

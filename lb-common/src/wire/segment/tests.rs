@@ -8,7 +8,7 @@ use crate::wire::Link;
 
 fn parse(frame: &[u8]) -> Option<Result<Segment<V4>, NotOurs>> {
     match Link::of_ethernet(frame) {
-        Link::V4(l3) => Some(V4::segment(frame, l3)),
+        Link::V4(l3) => Some(V4::segment(frame, l3, Depth::Plain)),
         _ => None,
     }
 }
@@ -51,8 +51,9 @@ fn c41_ipv6_extension_headers_are_stepped_over() {
     frame.extend([60, 0, 0, 0, 0, 0, 0, 0]); // hop-by-hop, then destination options
     frame.extend([17, 0, 0, 0, 0, 0, 0, 0]); // destination options, then UDP
     frame.extend([0x00, 0x35, 0x14, 0xe9, 0x00, 0x08, 0x00, 0x01]);
-    let segment = V6::segment(&frame[..], 14).unwrap();
+    let segment = V6::segment(&frame[..], 14, Depth::Extensions).unwrap();
     assert_eq!((segment.protocol, segment.l4, segment.dst_port.get()), (Protocol::UDP, 70, 5353));
+    assert_eq!(V6::segment(&frame[..], 14, Depth::Plain), Err(NotOurs::Extended));
 }
 
 #[test]
@@ -65,7 +66,7 @@ fn fragments_are_told_apart_by_offset_and_flag() {
         let mut packet = Vec::new();
         header.write(&mut packet).unwrap();
         packet.extend([0x00, 0x35, 0x14, 0xe9, 0x10, 0x00, 0x00, 0x00]);
-        V4::segment(&packet[..], 0).unwrap().fragment
+        V4::segment(&packet[..], 0, Depth::Plain).unwrap().fragment
     });
     assert_eq!(kinds, [Fragment::First(7), Fragment::Later(7), Fragment::Later(7)]);
 }
@@ -105,7 +106,7 @@ proptest! {
     fn noise_never_gives_a_header_outside_the_packet(bytes in prop::collection::vec(any::<u8>(), 0..200), first in prop::sample::select(vec![0x45u8, 0x46, 0x4f, 0x60])) {
         let mut bytes = bytes;
         if let Some(byte) = bytes.first_mut() { *byte = first; }
-        for segment in [V4::segment(&bytes[..], 0).map(|s| (s.l4, s.end)), V6::segment(&bytes[..], 0).map(|s| (s.l4, s.end))].into_iter().flatten() {
+        for segment in [V4::segment(&bytes[..], 0, Depth::Extensions).map(|s| (s.l4, s.end)), V6::segment(&bytes[..], 0, Depth::Extensions).map(|s| (s.l4, s.end))].into_iter().flatten() {
             prop_assert!(segment.0 <= segment.1 && segment.1 <= bytes.len());
         }
     }

@@ -1,0 +1,279 @@
+//! The rows of flows: made together, settled together, forgotten together.
+//!
+//! Decides when a row still counts, which source port a flow gets, and when its rows move from the
+//! half-open table to the settled one. Must not touch packets. Invariant: a row that sends packets one way
+//! implies the row that translates their replies; no row of a live flow is overwritten.
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use lb_common::abi::{BackendFlags, FlowFlags, FlowRow, Hook, Verdict, Word};
+use lb_common::address::{Port, Protocol};
+use lb_common::flow_state::{PairState, SideState, opens};
+use lb_common::wire::Segment;
+
+use crate::maps::{self, Family, Key, Row, Settled};
+use crate::service::Choice;
+
+/// Tries for a source port that is free on the way back.
+const PORT_TRIES: u32 = 16;
+/// Ports below are not given out.
+const FIRST_PORT: u16 = 1024;
+
+/// What a flow wants of its source port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// The client's own, if it is free on the way back (C27).
+    Keep,
+    /// Another one.
+    Move,
+}
+
+/// Does the row at ingress still say where `segment` goes? A SYN on a connection that is over, or whose
+/// backend stopped serving, chooses anew (C38); so does each datagram of a backend that stopped
+/// serving (C36). Everything else stays where it is (C31, C37).
+#[inline(never)]
+pub(crate) fn is_current<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segment<A>) -> bool {
+    if !row.flags.has(FlowFlags::FORWARD) || row.generation == 0 {
+        return true;
+    }
+    match segment.protocol {
+        Protocol::TCP if opens(segment.tcp_flags) => serves(row) && !is_over(key, row),
+        Protocol::UDP => serves(row),
+        _ => true,
+    }
+}
+
+/// Does the row's backend still serve, under the generation it was chosen in?
+#[inline(always)]
+fn serves<A: Family>(row: &Row<A>) -> bool {
+    let backend = maps::backend::<A>(row.backend);
+    backend.generation == row.generation && backend.flags.has(BackendFlags::SERVING)
+}
+
+/// Have both sides finished, or has one reset the connection?
+#[inline(never)]
+fn is_over<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    match maps::state(&Word::new(key.partner(row))) {
+        Some(partner) => PairState::of(row.side(), partner) == PairState::Closed,
+        None => true,
+    }
+}
+
+/// May the flow behind this egress row be forgotten for another that wants its tuple?
+#[inline(always)]
+fn is_dead<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    if key.protocol == Protocol::TCP && is_over(key, row) {
+        return true;
+    }
+    let config = maps::config();
+    let age = maps::now().wrapping_sub(row.last_seen);
+    let half_open = !maps::is_settled(key);
+    half_open && age > config.opening_timeout.wrapping_mul(config.ticks_per_second)
+}
+
+/// Is the row's partner there too, and still its partner? The half-open table may have evicted it, and another
+/// flow may hold its tuple since.
+#[inline(never)]
+pub(crate) fn is_whole<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    let Some(theirs) = maps::holder::<A>() else { return false };
+    let partner = Word::new(key.partner(row));
+    maps::flow_row(&partner, theirs) && partner.partner(theirs) == **key
+}
+
+/// Makes the rows of a new flow and writes the one for the packet at hand to `row`. Where another CPU made them in
+/// the meantime, its rows and its backend win.
+#[inline(always)]
+pub(crate) fn open<A: Family>(
+    key: &Key<A>,
+    service_port: u32,
+    choice: &Choice<A>,
+    ports: Ports,
+    row: &mut Row<A>,
+) -> Result<(), Verdict> {
+    begin(key, service_port, choice, row);
+    if ports == Ports::Move {
+        row.other_port = random_port();
+    }
+    for _ in 0..PORT_TRIES {
+        if claim_replies(key, row) {
+            return publish(key, row);
+        }
+        row.other_port = random_port();
+    }
+    Err(Verdict::DroppedNoPort)
+}
+
+/// Row 1 of a flow, before its replies' tuple is known to be free.
+#[inline(never)]
+fn begin<A: Family>(key: &Key<A>, service_port: u32, choice: &Choice<A>, row: &mut Row<A>) {
+    let now = maps::now();
+    let hairpin = choice.addr == { key.src } && choice.generation != 0;
+    let state = if key.protocol == Protocol::TCP { SideState::OPENING } else { SideState::OPEN };
+    *row = Word::new(FlowRow {
+        tag: key.tag(),
+        service_port,
+        backend: choice.id,
+        generation: choice.generation,
+        since: now,
+        last_seen: now,
+        addr: choice.addr,
+        port: choice.port,
+        other_port: key.src_port,
+        state: state.0,
+        flags: FlowFlags(FlowFlags::FORWARD | if hairpin { FlowFlags::MASQUERADED } else { 0 }),
+        pad: [0; 2],
+    });
+}
+
+/// Adds the row for the packet at hand, last: from here on others see the flow.
+#[inline(never)]
+fn publish<A: Family>(key: &Key<A>, row: &mut Row<A>) -> Result<(), Verdict> {
+    if maps::add_embryonic(key, row) {
+        return Ok(());
+    }
+    remove(&Word::new(key.partner(row)));
+    if row.flags.has(FlowFlags::MASQUERADED) {
+        remove(&Word::new(key.rewritten(row).at(Hook::EGRESS)));
+    }
+    if maps::flow_row(key, row) { Ok(()) } else { Err(Verdict::DroppedTableFull) }
+}
+
+/// Makes the rows that bring replies back, unless another flow holds their tuples.
+#[inline(never)]
+fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    let Some((back, reply)) = maps::reply::<A>() else { return false };
+    *back = Word::new(key.partner(row));
+    *reply = *row;
+    (reply.addr, reply.port, reply.other_port) = key.undo();
+    reply.tag = back.tag();
+    reply.state = 0;
+    reply.flags = FlowFlags(row.flags.0 & FlowFlags::MASQUERADED);
+    if !claim(back, reply) {
+        return false;
+    }
+    let done = !row.flags.has(FlowFlags::MASQUERADED) || claim_out(key, row);
+    if !done {
+        maps::remove_embryonic(back);
+    }
+    done
+}
+
+/// Makes row 2 of a flow to be masqueraded. Which address and port it gets is seen at egress.
+#[inline(never)]
+fn claim_out<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    let Some((out, pending)) = maps::out::<A>() else { return false };
+    *out = Word::new(key.rewritten(row).at(Hook::EGRESS));
+    *pending = *row;
+    pending.tag = out.tag();
+    pending.flags = FlowFlags(row.flags.0 | FlowFlags::PENDING);
+    claim(out, pending)
+}
+
+/// Does a live flow have that key at egress, or at ingress as a reply? A dead one gives way: its row goes, and its
+/// other rows may stay behind, since they count for nothing without it and the agent sweeps them.
+#[inline(never)]
+pub(crate) fn is_held<A: Family>(key: &Key<A>) -> bool {
+    let Some(holder) = maps::holder::<A>() else { return true };
+    if !maps::flow_row(key, holder) {
+        return false;
+    }
+    let dead = is_dead(key, holder);
+    if dead {
+        remove(key);
+    }
+    !dead
+}
+
+/// Does a live flow have the way back of a packet that goes straight to where it is addressed?
+#[inline(never)]
+pub(crate) fn is_way_back_held<A: Family>(key: &Key<A>) -> bool {
+    is_held(&Word::new(key.reverse().at(Hook::EGRESS)))
+}
+
+/// Adds a half-open row where no live flow has one.
+#[inline(always)]
+pub(crate) fn claim<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    !is_held(key) && maps::add_embryonic(key, row)
+}
+
+/// Removes the rows of the flow that `row` under `key` belongs to, but for row 3, which counts for nothing without
+/// the others.
+#[inline(never)]
+pub(crate) fn forget<A: Family>(key: &Key<A>, row: &Row<A>) {
+    if is_whole(key, row) {
+        remove(&Word::new(key.partner(row)));
+    }
+    if row.flags.has(FlowFlags::MASQUERADED) && key.hook == Hook::INGRESS {
+        remove(&Word::new(key.rewritten(row).at(Hook::EGRESS)));
+    }
+    remove(key);
+}
+
+#[inline(always)]
+fn remove<A: Family>(key: &Key<A>) {
+    maps::remove_settled(key);
+    maps::remove_embryonic(key);
+}
+
+/// Moves an answered flow to the settled table. `key` and `row` are its egress row for replies. All rows are added
+/// before any is removed, so that a lookup that asks the settled table first never finds none. Where the table
+/// is full, the flow stays half-open, where newer ones may push it out.
+#[inline(always)]
+pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) {
+    if row.flags.has(FlowFlags::MASQUERADED) {
+        settle_masquerade(key);
+    }
+    settle_pair(key, row);
+}
+
+/// Moves rows 1 and 4.
+#[inline(never)]
+fn settle_pair<A: Family>(key: &Key<A>, row: &Row<A>) {
+    let client = Word::new(key.partner(row));
+    if move_row(&client) == Settled::Yes && move_row(key) == Settled::Yes {
+        maps::remove_embryonic(&client);
+        maps::remove_embryonic(key);
+    }
+}
+
+/// Moves rows 2 and 3; `replies` is row 4's key.
+#[inline(never)]
+fn settle_masquerade<A: Family>(replies: &Key<A>) {
+    let Some(row) = maps::holder::<A>() else { return };
+    let out = &Word::new(replies.reverse());
+    if !maps::flow_row(out, row) {
+        return;
+    }
+    let back = Word::new(out.partner(row));
+    if move_row(out) == Settled::Yes && move_row(&back) == Settled::Yes {
+        maps::remove_embryonic(out);
+        maps::remove_embryonic(&back);
+    }
+}
+
+#[inline(never)]
+fn move_row<A: Family>(key: &Key<A>) -> Settled {
+    let Some(row) = maps::holder::<A>() else { return Settled::Full };
+    if maps::flow_row(key, row) { maps::settle(key, row) } else { Settled::Yes }
+}
+
+/// UDP that is not answered settles all the same once it has lasted a second: some protocols never
+/// answer. `key` and `row` are its ingress row.
+#[inline(never)]
+pub(crate) fn settle_one_sided<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segment<A>) {
+    let age = maps::now().wrapping_sub(row.since);
+    if segment.protocol == Protocol::UDP && age >= maps::config().ticks_per_second {
+        let Some(reply) = maps::reply::<A>().map(|(_, row)| row) else { return };
+        let back = Word::new(key.partner(row));
+        if maps::flow_row(&back, reply) {
+            settle(&back, reply);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn random_port() -> Port {
+    // SAFETY: a helper without arguments.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let span = (u16::MAX - FIRST_PORT) as u64 + 1;
+    Port::new(FIRST_PORT + ((random as u64 * span) >> 32) as u16)
+}

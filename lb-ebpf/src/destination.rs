@@ -1,0 +1,167 @@
+//! Ingress: translate the destination.
+//!
+//! Decides, in this order: a known flow goes where it went; a packet to a frontend gets a backend;
+//! a reply to the masquerade address goes back to its client; everything else is left alone. Must not know
+//! how a backend is chosen or a row is made. Invariant: a packet that is no service's leaves
+//! byte for byte as it came (contract C44), but for a tuple that a live flow holds (C27).
+
+use lb_common::abi::{FlowFlags, FrontendFlags, FrontendKey, FrontendRow, Hook, Verdict, Word};
+use lb_common::address::Protocol;
+use lb_common::flow_state::{opens, tcp_flag};
+use lb_common::wire::Segment;
+
+use crate::maps::{self, Family, Flow, Key, Missing, Row};
+use crate::packet::Packet;
+use crate::rewrite::{self, End};
+use crate::service::Choice;
+use crate::{conntrack, icmp, parse, reject, service};
+
+/// A plain packet of a settled flow, or of nobody's; `None`: [`slow`] has to look.
+#[inline(never)]
+pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Verdict> {
+    let segment = match parse::plain::<A, P>(packet, l3)? {
+        Ok(segment) => segment,
+        Err(verdict) => return Some(verdict),
+    };
+    let key = Word::new(segment.key(Hook::INGRESS));
+    match maps::settled(&key) {
+        Ok(flow) if conntrack::is_current(&key, &flow.row, &segment) => {
+            Some(forward(packet, &segment, &flow))
+        }
+        Ok(_) => None,
+        Err(Missing::Recycled) => Some(Verdict::DroppedRowRecycled),
+        Err(Missing::Absent) => nobodys(&segment, &key),
+    }
+}
+
+/// Is a packet without a settled flow nobody's? Only what could open a connection may collide with a flow's replies.
+#[inline(always)]
+fn nobodys<A: Family>(segment: &Segment<A>, key: &Key<A>) -> Option<Verdict> {
+    if maps::is_frontend(&frontend_of(key)) || is_masquerade_port(key) {
+        return None;
+    }
+    let collides = may_open(segment) && maps::state(&Word::new(key.reverse().at(Hook::EGRESS))).is_some();
+    if collides { None } else { Some(Verdict::NotService) }
+}
+
+/// Any packet. Has its segment and rows in scratch memory, since it calls deep.
+#[inline(never)]
+pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize) -> Verdict {
+    let Some(work) = maps::work::<A>() else { return Verdict::DroppedTableFull };
+    if let Err(verdict) = parse::segment_into::<A, P>(packet, l3, Hook::INGRESS, &mut work.segment) {
+        return verdict;
+    }
+    work.key = Word::new(work.segment.key(Hook::INGRESS));
+    let (segment, key) = (&work.segment, &work.key);
+    if segment.protocol == A::ICMP {
+        return icmp::translate(packet, segment, Hook::INGRESS);
+    }
+    if maps::flow_row(key, &mut work.row) {
+        if conntrack::is_current(key, &work.row, segment) && conntrack::is_whole(key, &work.row) {
+            conntrack::settle_one_sided(key, &work.row, segment);
+            return revisit(packet, segment, key);
+        }
+        conntrack::forget(key, &work.row);
+    }
+    match maps::frontend(&frontend_of(key)) {
+        Ok(frontend) => new_flow(packet, segment, key, &frontend, (&mut work.row, &mut work.choice)),
+        Err(Missing::Recycled) => Verdict::DroppedRowRecycled,
+        Err(Missing::Absent) => direct(packet, segment, key, (&mut work.row, &mut work.choice)),
+    }
+}
+
+/// A packet of a half-open flow, or of one that another CPU has settled by now.
+#[inline(never)]
+fn revisit<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, key: &Key<A>) -> Verdict {
+    match maps::flow(key) {
+        Ok(flow) => forward(packet, segment, &flow),
+        Err(_) => Verdict::DroppedRowRecycled,
+    }
+}
+
+/// The first packet of a flow to a frontend, or one whose flow is forgotten.
+#[inline(always)]
+fn new_flow<A: Family, P: Packet>(
+    packet: &P,
+    segment: &Segment<A>,
+    key: &Key<A>,
+    frontend: &FrontendRow,
+    (row, choice): (&mut Row<A>, &mut Choice<A>),
+) -> Verdict {
+    match service::choose(key, frontend, choice) {
+        Ok(()) => {}
+        Err(Verdict::RejectedNoEndpoint) => {
+            return reject::answer(packet, segment, Verdict::RejectedNoEndpoint);
+        }
+        Err(verdict) => return verdict,
+    }
+    let stray = segment.protocol == Protocol::TCP && !opens(segment.tcp_flags);
+    if stray && !frontend.flags.has(FrontendFlags::EXTERNAL) {
+        return reject::answer(packet, segment, Verdict::RejectedNoFlow);
+    }
+    match conntrack::open(key, frontend.service_port, choice, conntrack::Ports::Keep, row) {
+        Ok(()) => rewrite::apply(packet, segment, row, End::Destination, Verdict::ForwardedNew),
+        Err(verdict) => verdict,
+    }
+}
+
+/// A packet that goes straight to where it is addressed. Where a translated flow holds its tuple, the
+/// replies would be taken for that flow's: a dead one gives way, a live one keeps it and this
+/// connection gets another source port.
+#[inline(always)]
+fn direct<A: Family, P: Packet>(
+    packet: &P,
+    segment: &Segment<A>,
+    key: &Key<A>,
+    (row, choice): (&mut Row<A>, &mut Choice<A>),
+) -> Verdict {
+    if !may_open(segment) || !conntrack::is_way_back_held(key) {
+        return Verdict::NotService;
+    }
+    *choice = Choice::straight(key);
+    match conntrack::open(key, 0, choice, conntrack::Ports::Move, row) {
+        Ok(()) => rewrite::apply(packet, segment, row, End::Destination, Verdict::MovedAside),
+        Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn frontend_of<A: Family>(key: &Key<A>) -> Word<A, FrontendKey<A>> {
+    Word::new(FrontendKey::new(key.dst, key.dst_port, key.protocol))
+}
+
+#[inline(always)]
+fn is_masquerade_port<A: Family>(key: &Key<A>) -> bool {
+    let config = maps::config();
+    let port = key.dst_port.get();
+    port >= config.masquerade_port_first && port <= config.masquerade_port_last
+}
+
+#[inline(always)]
+fn may_open<A: Family>(segment: &Segment<A>) -> bool {
+    segment.protocol == Protocol::UDP || opens(segment.tcp_flags)
+}
+
+/// A packet of a known flow.
+#[inline(always)]
+fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) -> Verdict {
+    advance(segment, flow);
+    let verdict =
+        if flow.row.flags.has(FlowFlags::FORWARD) { Verdict::Forwarded } else { Verdict::Unmasqueraded };
+    rewrite::apply(packet, segment, &flow.row, End::Destination, verdict)
+}
+
+/// Notes what a packet says of its flow: at most one store for the time, one for the state.
+#[inline(always)]
+pub(crate) fn advance<A: Family>(segment: &Segment<A>, flow: &Flow<A>) {
+    let now = maps::now();
+    if now.wrapping_sub(flow.row.last_seen) >= maps::config().ticks_per_second {
+        flow.touch(now);
+    }
+    // A later fragment of a TCP segment has no flags, and says nothing.
+    let flags = if segment.protocol == Protocol::TCP { segment.tcp_flags } else { tcp_flag::ACK };
+    let state = flow.row.side().after(flags);
+    if flags != 0 && state != flow.row.side() {
+        flow.set_state(state.0);
+    }
+}

@@ -1,0 +1,422 @@
+//! Every map, behind a typed function: the only raw map access.
+//!
+//! Decides how a row is read safely. Must not know what rows mean. Invariant: a hash row that is
+//! handed out was its key's when it was copied. The kernel gives a deleted or replaced element to
+//! another key without waiting for readers; so the row is copied, its tag compared
+//! afterwards, and a mismatch looked up once more.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
+use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use bytemuck::Zeroable as _;
+use lb_common::abi::{
+    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FragmentKey,
+    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, ServicePortName, Verdict, Word,
+};
+use lb_common::address::{V4, V6};
+use lb_common::flow_state::SideState;
+use lb_common::wire::{Network, Segment};
+
+use crate::service::Choice;
+
+macro_rules! family_maps {
+    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $scratch:ident) => {
+        #[map]
+        static $frontends: HashMap<Word<$family, FrontendKey<$family>>, FrontendRow> =
+            HashMap::with_max_entries(abi::$frontends.default_rows, 0);
+        #[map]
+        static $backends: Array<Word<$family, BackendRow<$family>>> =
+            Array::with_max_entries(abi::$backends.default_rows, 0);
+        #[map]
+        static $flows: HashMap<Key<$family>, Row<$family>> =
+            HashMap::with_max_entries(abi::$flows.default_rows, 0);
+        #[map]
+        static $embryonic: LruHashMap<Key<$family>, Row<$family>> =
+            LruHashMap::with_max_entries(abi::$embryonic.default_rows, 0);
+        #[map]
+        static $affinity: LruHashMap<Word<$family, AffinityKey<$family>>, AffinityRow> =
+            LruHashMap::with_max_entries(abi::$affinity.default_rows, 0);
+        #[map]
+        static $fragments: LruHashMap<Word<$family, FragmentKey<$family>>, FragmentRow> =
+            LruHashMap::with_max_entries(abi::$fragments.default_rows, 0);
+        #[map]
+        static $scratch: PerCpuArray<Scratch<$family>> = PerCpuArray::with_max_entries(1, 0);
+
+        impl Family for $family {
+            #[inline(always)]
+            fn maps() -> FamilyMaps<Self> {
+                FamilyMaps {
+                    frontends: &$frontends,
+                    backends: &$backends,
+                    flows: &$flows,
+                    embryonic: &$embryonic,
+                    affinity: &$affinity,
+                    fragments: &$fragments,
+                    scratch: &$scratch,
+                }
+            }
+        }
+    };
+}
+
+family_maps!(V4, FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, EMBRYONIC_V4, AFFINITY_V4, FRAGMENTS_V4, SCRATCH_V4);
+family_maps!(V6, FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, EMBRYONIC_V6, AFFINITY_V6, FRAGMENTS_V6, SCRATCH_V6);
+
+#[map]
+static SLOTS: Array<BackendId> = Array::with_max_entries(abi::SLOTS.default_rows, 0);
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(abi::VERDICTS.default_rows, 0);
+#[map]
+static INTERFACES: HashMap<u32, InterfaceRow> = HashMap::with_max_entries(abi::INTERFACES.default_rows, 0);
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(abi::CONFIG.default_rows, 0);
+/// Not read here; declared so that one object holds every map of the contract.
+#[map]
+static SERVICE_PORTS: HashMap<u32, ServicePortName> =
+    HashMap::with_max_entries(abi::SERVICE_PORTS.default_rows, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+
+/// A flow's key, on a boundary that its fields are loaded from as words.
+pub(crate) type Key<A> = Word<A, FlowKey<A>>;
+/// A flow's row, likewise.
+pub(crate) type Row<A> = Word<A, FlowRow<A>>;
+
+/// The maps of a family.
+pub(crate) struct FamilyMaps<A: Network> {
+    frontends: &'static HashMap<Word<A, FrontendKey<A>>, FrontendRow>,
+    backends: &'static Array<Word<A, BackendRow<A>>>,
+    flows: &'static HashMap<Key<A>, Row<A>>,
+    embryonic: &'static LruHashMap<Key<A>, Row<A>>,
+    affinity: &'static LruHashMap<Word<A, AffinityKey<A>>, AffinityRow>,
+    fragments: &'static LruHashMap<Word<A, FragmentKey<A>>, FragmentRow>,
+    scratch: &'static PerCpuArray<Scratch<A>>,
+}
+
+/// A family that has maps.
+pub(crate) trait Family:
+    Network + crate::masquerade::MasqueradeAddress + crate::reject::Refusal
+{
+    /// Its maps.
+    fn maps() -> FamilyMaps<Self>;
+}
+
+/// A lookup that found no row it could trust.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// There is none.
+    Absent,
+    /// It changed owners under the reader, twice.
+    Recycled,
+}
+
+/// A flow row: a copy that was consistent, and where it stands.
+pub(crate) struct Flow<A: Family> {
+    /// What it said.
+    pub row: Row<A>,
+    at: *mut Row<A>,
+}
+
+impl<A: Family> Flow<A> {
+    /// Writes the time the flow was last seen.
+    #[inline(always)]
+    pub(crate) fn touch(&self, now: u32) {
+        // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between,
+        // another flow looks a little younger than it is.
+        unsafe { (&raw mut (**self.at).last_seen).write(now) }
+    }
+
+    /// Writes what this side has said.
+    #[inline(always)]
+    pub(crate) fn set_state(&self, state: u8) {
+        // SAFETY: as above; a state that strays is put right by that flow's next packet.
+        unsafe { (&raw mut (**self.at).state).write(state) }
+    }
+}
+
+/// A row that says whose it is.
+trait Tagged {
+    /// Reads the tag again, from the map.
+    ///
+    /// # Safety
+    /// `at` points into a map.
+    unsafe fn tag(at: *const Self) -> u32;
+}
+
+impl<A: Network> Tagged for Row<A> {
+    #[inline(always)]
+    unsafe fn tag(at: *const Self) -> u32 {
+        // SAFETY: the caller's; the tag is the row's first word.
+        unsafe { at.cast::<u32>().read_volatile() }
+    }
+}
+
+impl Tagged for FrontendRow {
+    #[inline(always)]
+    unsafe fn tag(at: *const Self) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (&raw const (*at).tag).read_volatile() }
+    }
+}
+
+macro_rules! tagged {
+    ($map:expr, $key:expr) => {{
+        let mut found = Err(Missing::Absent);
+        for _ in 0..2 {
+            let Some(at) = $map.get_ptr_mut($key) else {
+                found = Err(Missing::Absent);
+                break;
+            };
+            // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row.
+            let row = unsafe { *at };
+            // SAFETY: as above. Volatile: the tag is to be read after the row.
+            let tag = unsafe { Tagged::tag(at.cast_const()) };
+            if tag == $key.tag() {
+                found = Ok((row, at));
+                break;
+            }
+            found = Err(Missing::Recycled);
+        }
+        found
+    }};
+}
+
+/// Room that the stack has not; each part for one function at a time.
+#[repr(C)]
+pub(crate) struct Scratch<A: Network> {
+    work: Work<A>,
+    reply: Entry<A>,
+    out: Entry<A>,
+    holder: Row<A>,
+}
+
+/// The packet at hand, for the slow paths.
+#[repr(C)]
+pub(crate) struct Work<A: Network> {
+    /// What was read of it.
+    pub(crate) segment: Segment<A>,
+    /// Its key.
+    pub(crate) key: Key<A>,
+    /// Its row.
+    pub(crate) row: Row<A>,
+    /// Where it goes, if it is new.
+    pub(crate) choice: Choice<A>,
+}
+
+/// A flow row with its key, while it is made.
+type Entry<A> = (Key<A>, Row<A>);
+
+macro_rules! room {
+    ($(#[$doc:meta])* $name:ident: $room:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name<A: Family>() -> Option<&'static mut $room<A>> {
+            // SAFETY: programs run with bottom halves off, to their end, so this CPU's room has one user; the parts do not
+            // overlap, and each function asks for its own once. Map memory stays mapped while the program runs, and every
+            // bit pattern that gets read was written as a value before.
+            A::maps().scratch.get_ptr_mut(0).map(|at| unsafe { &mut *(&raw mut (*at).$name) })
+        }
+    };
+}
+
+room! {
+    /// For `slow`.
+    work: Work
+}
+room! {
+    /// For whoever makes a row that translates replies: 4 or 3.
+    reply: Entry
+}
+room! {
+    /// For whoever makes row 2.
+    out: Entry
+}
+room! {
+    /// For whoever looks at another flow's row.
+    holder: Row
+}
+
+/// Copies the row of that key, from either table; `false` where there is none.
+#[inline(never)]
+pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
+    let tag = key.tag();
+    for _ in 0..2 {
+        let maps = A::maps();
+        let Some(at) = maps.flows.get_ptr(key).or_else(|| maps.embryonic.get_ptr(key)) else { return false };
+        // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row. From map to scratch
+        // memory directly: by way of a local it would be copied twice, and take room on the stack.
+        unsafe { core::ptr::copy_nonoverlapping(at, row, 1) };
+        // SAFETY: as above.
+        if unsafe { Tagged::tag(at) } == tag {
+            return true;
+        }
+    }
+    false
+}
+
+/// What the sender through that key's row has said; `None` where there is no row.
+#[inline(always)]
+pub(crate) fn state<A: Family>(key: &Key<A>) -> Option<SideState> {
+    let at = A::maps().flows.get_ptr(key).or_else(|| A::maps().embryonic.get_ptr(key))?;
+    // SAFETY: map memory stays mapped while the program runs; a stray value only misjudges one packet.
+    Some(SideState(unsafe { (**at).state }))
+}
+
+/// Is there a half-open row of that key?
+#[inline(always)]
+pub(crate) fn is_embryonic<A: Family>(key: &Key<A>) -> bool {
+    A::maps().embryonic.get_ptr(key).is_some()
+}
+
+/// Is there a settled row of that key?
+#[inline(always)]
+pub(crate) fn is_settled<A: Family>(key: &Key<A>) -> bool {
+    A::maps().flows.get_ptr(key).is_some()
+}
+
+/// Is there a frontend of that key?
+#[inline(always)]
+pub(crate) fn is_frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> bool {
+    A::maps().frontends.get_ptr(key).is_some()
+}
+
+/// The frontend of that key.
+#[inline(always)]
+pub(crate) fn frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> Result<FrontendRow, Missing> {
+    tagged!(A::maps().frontends, key).map(|(row, _)| row)
+}
+
+/// The flow of that key, once the other side has answered.
+#[inline(always)]
+pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
+    tagged!(A::maps().flows, key).map(|(row, at)| Flow { row, at })
+}
+
+/// The flow of that key, before the other side has answered.
+#[inline(always)]
+pub(crate) fn embryonic<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
+    tagged!(A::maps().embryonic, key).map(|(row, at)| Flow { row, at })
+}
+
+/// The flow of that key in either table.
+#[inline(always)]
+pub(crate) fn flow<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
+    match settled(key) {
+        Err(Missing::Absent) => embryonic(key),
+        found => found,
+    }
+}
+
+/// Adds a half-open flow row; `false` where the key has one.
+#[inline(always)]
+pub(crate) fn add_embryonic<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    A::maps().embryonic.insert(key, row, BPF_NOEXIST.into()).is_ok()
+}
+
+/// Replaces a half-open flow row; `false` where the key has none.
+#[inline(always)]
+pub(crate) fn replace_embryonic<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    A::maps().embryonic.insert(key, row, BPF_EXIST.into()).is_ok()
+}
+
+/// What became of a row that was to be settled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It is in the table, by us or by another CPU.
+    Yes,
+    /// The table is full.
+    Full,
+}
+
+/// Adds a settled flow row where there is none.
+#[inline(always)]
+pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) -> Settled {
+    const EEXIST: i32 = -17;
+    match A::maps().flows.insert(key, row, BPF_NOEXIST.into()) {
+        Ok(()) | Err(EEXIST) => Settled::Yes,
+        Err(_) => Settled::Full,
+    }
+}
+
+/// Removes a half-open flow row, if there is one.
+#[inline(always)]
+pub(crate) fn remove_embryonic<A: Family>(key: &Key<A>) {
+    let _absent = A::maps().embryonic.remove(key);
+}
+
+/// Removes a settled flow row, if there is one.
+#[inline(always)]
+pub(crate) fn remove_settled<A: Family>(key: &Key<A>) {
+    let _absent = A::maps().flows.remove(key);
+}
+
+/// The backend of that id, zero where there is none.
+#[inline(always)]
+pub(crate) fn backend<A: Family>(id: BackendId) -> BackendRow<A> {
+    // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row.
+    A::maps().backends.get_ptr(id.0).map_or_else(BackendRow::zeroed, |at| unsafe { **at })
+}
+
+/// The backend id in a slot.
+#[inline(always)]
+pub(crate) fn slot(index: u32) -> Option<BackendId> {
+    SLOTS.get(index).copied()
+}
+
+/// The backend a client last had.
+#[inline(always)]
+pub(crate) fn affinity<A: Family>(key: &Word<A, AffinityKey<A>>) -> Option<AffinityRow> {
+    // SAFETY: copied at once. A row recycled under the reader names a backend of another service port, which
+    // the caller finds out by the backend's owner.
+    A::maps().affinity.get_ptr(key).map(|at| unsafe { *at })
+}
+
+/// Remembers the backend of a client.
+#[inline(always)]
+pub(crate) fn set_affinity<A: Family>(key: &Word<A, AffinityKey<A>>, row: &AffinityRow) {
+    // An LRU takes every row; where it cannot, the client chooses anew next time.
+    let _best_effort = A::maps().affinity.insert(key, row, BPF_ANY.into());
+}
+
+/// The ports of a fragmented datagram.
+#[inline(always)]
+pub(crate) fn fragment<A: Family>(key: &Word<A, FragmentKey<A>>) -> Option<FragmentRow> {
+    // SAFETY: copied at once, four bytes.
+    A::maps().fragments.get_ptr(key).map(|at| unsafe { *at })
+}
+
+/// Remembers the ports of a fragmented datagram.
+#[inline(always)]
+pub(crate) fn set_fragment<A: Family>(key: &Word<A, FragmentKey<A>>, row: &FragmentRow) {
+    // An LRU takes every row; where it cannot, later fragments are left to the stack.
+    let _best_effort = A::maps().fragments.insert(key, row, BPF_ANY.into());
+}
+
+/// The interface of that index, zero where there is none.
+#[inline(always)]
+pub(crate) fn interface(ifindex: u32) -> InterfaceRow {
+    // SAFETY: copied at once; rows of interfaces change only with their addresses.
+    INTERFACES.get_ptr(ifindex).map_or_else(InterfaceRow::zeroed, |at| unsafe { *at })
+}
+
+/// What holds for the node.
+#[inline(always)]
+pub(crate) fn config() -> Config {
+    CONFIG.get(0).copied().unwrap_or_else(Config::zeroed)
+}
+
+/// The kernel's clock, low 32 bits, in ticks.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: a helper without arguments; the JIT inlines it.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// Moves a verdict's counter.
+#[inline(always)]
+pub(crate) fn count(verdict: Verdict) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict.index()) {
+        // SAFETY: this CPU's own counter, and programs on it do not interrupt each other at one hook; map memory
+        // stays mapped while the program runs.
+        unsafe { *counter += 1 }
+    }
+}

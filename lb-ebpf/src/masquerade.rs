@@ -1,0 +1,83 @@
+//! The node's address and port for a flow whose source must not stay (contract C23, C25).
+//!
+//! Decides both when the first packet shows the device it leaves by. Must not know why the flow
+//! is masqueraded. Invariant: a tuple is given out only where no flow holds it; without an
+//! address or a free port the packet is dropped and counted.
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use lb_common::abi::{Config, FlowFlags, InterfaceRow, Verdict, Word};
+use lb_common::address::{Address, Port, V4, V6};
+
+use crate::conntrack;
+use crate::maps::{self, Family, Key, Row};
+
+const PORT_TRIES: u32 = 32;
+
+/// Gives a pending row (row 2 of its flow) its address and port, and the flow its row 3.
+#[inline(never)]
+pub(crate) fn resolve<A: Family>(key: &Key<A>, row: &mut Row<A>, ifindex: u32) -> Result<(), Verdict> {
+    let addr = A::of(&maps::interface(ifindex));
+    let config = maps::config();
+    if addr == A::zeroed() || config.masquerade_port_first == 0 {
+        return Err(Verdict::DroppedNoMasqueradeAddress);
+    }
+    row.addr = addr;
+    row.other_port = key.dst_port;
+    row.flags = FlowFlags(row.flags.0 & !FlowFlags::PENDING);
+    for _ in 0..PORT_TRIES {
+        row.port = port(&config);
+        match claim_replies(key, row) {
+            Err(Verdict::DroppedNoPort) => {}
+            claimed => return claimed,
+        }
+    }
+    Err(Verdict::DroppedNoPort)
+}
+
+/// Makes row 3 and completes row 2; [`Verdict::DroppedNoPort`] where another flow holds the tuple.
+#[inline(never)]
+fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> Result<(), Verdict> {
+    let (back, reply) = maps::reply::<A>().ok_or(Verdict::DroppedTableFull)?;
+    *back = Word::new(key.partner(row));
+    *reply = *row;
+    (reply.addr, reply.port, reply.other_port) = key.undo();
+    reply.tag = back.tag();
+    reply.flags = FlowFlags(FlowFlags::MASQUERADED);
+    if !conntrack::claim(back, reply) {
+        return Err(Verdict::DroppedNoPort);
+    }
+    if maps::replace_embryonic(key, row) {
+        return Ok(());
+    }
+    maps::remove_embryonic(back);
+    Err(Verdict::DroppedTableFull)
+}
+
+#[inline(always)]
+fn port(config: &Config) -> Port {
+    let first = config.masquerade_port_first;
+    let span = u64::from(config.masquerade_port_last.wrapping_sub(first)) + 1;
+    // SAFETY: a helper without arguments.
+    let random = unsafe { bpf_get_prandom_u32() };
+    Port::new(first.wrapping_add(((random as u64 * span) >> 32) as u16))
+}
+
+/// The address of a family that an interface masquerades with.
+pub(crate) trait MasqueradeAddress: Address {
+    /// All zero where there is none.
+    fn of(interface: &InterfaceRow) -> Self;
+}
+
+impl MasqueradeAddress for V4 {
+    #[inline(always)]
+    fn of(interface: &InterfaceRow) -> Self {
+        interface.masquerade_v4
+    }
+}
+
+impl MasqueradeAddress for V6 {
+    #[inline(always)]
+    fn of(interface: &InterfaceRow) -> Self {
+        interface.masquerade_v6
+    }
+}

@@ -1,0 +1,122 @@
+//! The only writer of addresses and ports.
+//!
+//! Decides the order of writes: checksums first, while the old bytes are known, then the bytes.
+//! Must not know why. Invariant: address, ports and checksums change together or the packet is
+//! dropped ([`Verdict::DroppedRewriteFailed`]).
+
+use aya_ebpf::helpers::generated::bpf_csum_diff;
+use lb_common::abi::Verdict;
+use lb_common::address::{Address, Port, Protocol};
+use lb_common::wire::{Fragment, Ipv4Header, Ipv6Header, Segment, TcpHeader, UdpHeader};
+
+use crate::maps::{Family, Row};
+use crate::packet::{Change, Checksum, Packet, Refused};
+
+/// Which end of a packet gets the row's address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The source, at egress.
+    Source,
+    /// The destination, at ingress.
+    Destination,
+}
+
+/// Rewrites one end's address and both ports as the row says; `then` is the verdict if it worked.
+#[inline(always)]
+pub(crate) fn apply<A: Family, P: Packet>(
+    packet: &P,
+    segment: &Segment<A>,
+    row: &Row<A>,
+    end: End,
+    then: Verdict,
+) -> Verdict {
+    let ports = match end {
+        End::Source => [row.port, row.other_port],
+        End::Destination => [row.other_port, row.port],
+    };
+    match rewrite(packet, segment, row.addr, ports, end) {
+        Ok(()) => then,
+        Err(Refused) => Verdict::DroppedRewriteFailed,
+    }
+}
+
+#[inline(always)]
+fn rewrite<A: Family, P: Packet>(
+    packet: &P,
+    segment: &Segment<A>,
+    new: A,
+    new_ports: [Port; 2],
+    end: End,
+) -> Result<(), Refused> {
+    let old = match end {
+        End::Source => segment.src,
+        End::Destination => segment.dst,
+    };
+    if !matches!(segment.fragment, Fragment::Later(_)) {
+        let checksum = checksum_of(segment)?;
+        packet.update_checksum(checksum, address_change(old, new))?;
+        let (before, after) = (word([segment.src_port, segment.dst_port]), word(new_ports));
+        if before != after {
+            packet.update_checksum(checksum, Change::Word(before, after))?;
+            packet.store(segment.l4, &after)?;
+        }
+    }
+    address(packet, segment.l3, end, old, new)
+}
+
+/// Writes one address of the IP header at `l3`, and that header's own checksum.
+#[inline(always)]
+pub(crate) fn address<A: Family, P: Packet>(
+    packet: &P,
+    l3: usize,
+    end: End,
+    old: A,
+    new: A,
+) -> Result<(), Refused> {
+    if !A::IS_V6 {
+        packet.update_ip_checksum(l3 + Ipv4Header::CHECKSUM, old.fold(), new.fold())?;
+    }
+    let offset = match (A::IS_V6, end) {
+        (false, End::Source) => Ipv4Header::SRC,
+        (false, End::Destination) => Ipv4Header::DST,
+        (true, End::Source) => Ipv6Header::SRC,
+        (true, End::Destination) => Ipv6Header::DST,
+    };
+    packet.store(l3 + offset, &new)
+}
+
+/// What an address's change does to a checksum that covers the pseudo-header.
+#[inline(always)]
+pub(crate) fn address_change<A: Address>(old: A, new: A) -> Change {
+    if A::IS_V6 {
+        Change::PseudoHeaderDiff(diff(old, new))
+    } else {
+        Change::PseudoHeader(old.fold(), new.fold())
+    }
+}
+
+/// The one's complement difference between two addresses.
+#[inline(always)]
+pub(crate) fn diff<A: Address>(mut old: A, mut new: A) -> i64 {
+    // SAFETY: both are read as `A::BYTES` bytes, a multiple of four, which they have.
+    unsafe { bpf_csum_diff((&raw mut old).cast(), A::BYTES, (&raw mut new).cast(), A::BYTES, 0) }
+}
+
+/// Two ports as they stand at the head of a transport header.
+#[inline(always)]
+pub(crate) fn word([src, dst]: [Port; 2]) -> u32 {
+    let [a, b] = src.bits().to_ne_bytes();
+    let [c, d] = dst.bits().to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+#[inline(always)]
+fn checksum_of<A: Family>(segment: &Segment<A>) -> Result<Checksum, Refused> {
+    match segment.protocol {
+        Protocol::TCP => {
+            Ok(Checksum { offset: segment.l4 + TcpHeader::CHECKSUM, udp: false, ipv6: A::IS_V6 })
+        }
+        Protocol::UDP => Ok(Checksum { offset: segment.l4 + UdpHeader::CHECKSUM, udp: true, ipv6: A::IS_V6 }),
+        _ => Err(Refused),
+    }
+}

@@ -1,0 +1,77 @@
+//! Egress: translate the source.
+//!
+//! Decides, by the flow's row alone: a backend's reply becomes the frontend's; a masqueraded
+//! packet becomes the node's, its address and port chosen when the first one shows the device. Must not
+//! know services. Invariant: a packet of no flow leaves byte for byte as it came (C44).
+
+use lb_common::abi::{FlowFlags, Hook, Verdict, Word};
+use lb_common::address::Protocol;
+use lb_common::flow_state::tcp_flag;
+use lb_common::wire::Segment;
+
+use crate::maps::{self, Family, Flow, Key, Missing};
+use crate::packet::Packet;
+use crate::rewrite::{self, End};
+use crate::{conntrack, destination, icmp, masquerade, parse};
+
+/// A plain packet of a settled flow, or of nobody's; `None`: [`slow`] has to look.
+#[inline(never)]
+pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Verdict> {
+    let segment = match parse::plain::<A, P>(packet, l3)? {
+        Ok(segment) => segment,
+        Err(verdict) => return Some(verdict),
+    };
+    let key = Word::new(segment.key(Hook::EGRESS));
+    match maps::settled(&key) {
+        Ok(flow) => Some(send(packet, &segment, &flow)),
+        Err(Missing::Recycled) => Some(Verdict::DroppedRowRecycled),
+        Err(Missing::Absent) if maps::is_embryonic(&key) => None,
+        Err(Missing::Absent) => Some(Verdict::NotTranslated),
+    }
+}
+
+/// Any packet. Has its segment and rows in scratch memory, since it calls deep.
+#[inline(never)]
+pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize) -> Verdict {
+    let Some(work) = maps::work::<A>() else { return Verdict::DroppedTableFull };
+    if let Err(verdict) = parse::segment_into::<A, P>(packet, l3, Hook::EGRESS, &mut work.segment) {
+        return verdict;
+    }
+    work.key = Word::new(work.segment.key(Hook::EGRESS));
+    let (segment, key) = (&work.segment, &work.key);
+    if segment.protocol == A::ICMP {
+        return icmp::translate(packet, segment, Hook::EGRESS);
+    }
+    if !maps::flow_row(key, &mut work.row) {
+        return Verdict::NotTranslated;
+    }
+    if work.row.flags.has(FlowFlags::PENDING) {
+        return match masquerade::resolve(key, &mut work.row, packet.ifindex()) {
+            Ok(()) => rewrite::apply(packet, segment, &work.row, End::Source, Verdict::Masqueraded),
+            Err(verdict) => verdict,
+        };
+    }
+    let verdict = revisit(packet, segment, key);
+    let refused = segment.protocol == Protocol::TCP && segment.tcp_flags & tcp_flag::RST != 0;
+    if !work.row.flags.has(FlowFlags::FORWARD) && !refused {
+        conntrack::settle(key, &work.row);
+    }
+    verdict
+}
+
+/// A packet of a half-open flow, or of one that another CPU has settled by now.
+#[inline(never)]
+fn revisit<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, key: &Key<A>) -> Verdict {
+    match maps::flow(key) {
+        Ok(flow) => send(packet, segment, &flow),
+        Err(_) => Verdict::DroppedRowRecycled,
+    }
+}
+
+#[inline(always)]
+fn send<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) -> Verdict {
+    destination::advance(segment, flow);
+    let verdict =
+        if flow.row.flags.has(FlowFlags::FORWARD) { Verdict::Masqueraded } else { Verdict::Replied };
+    rewrite::apply(packet, segment, &flow.row, End::Source, verdict)
+}

@@ -1,0 +1,151 @@
+//! What differs at a traffic-control hook: how packet bytes are reached and changed.
+//!
+//! Decides the helpers, so that partial, complete and software checksums all stay right (C42).
+//! Must not decide verdicts. Invariant: every read is checked against the packet's end, here.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::generated::{
+    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
+use bytemuck::Pod;
+use lb_common::abi::Verdict;
+use lb_common::address::{V4, V6};
+use lb_common::wire::{Bytes, Link};
+
+use crate::maps::Family;
+use crate::packet::{Change, Checksum, Packet, Refused};
+use crate::{destination, source, verdict};
+
+/// Tells the checksum helper that the pseudo-header is IPv6's (kernel commit 6043b794c766); a kernel
+/// without it answers EINVAL.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// No header begins further in; tells the verifier a bound for offsets that come from memory.
+const LAST_OFFSET: usize = 0x3fff;
+
+/// Which way packets pass the hook.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Into the node.
+    Ingress,
+    /// Out of the node.
+    Egress,
+}
+
+/// Runs the datapath on a packet; returns the hook's action.
+#[inline(always)]
+pub(crate) fn run(skb: *mut __sk_buff, direction: Direction) -> i32 {
+    let packet = Skb(skb);
+    let verdict = match Link::of_ethernet(&packet) {
+        Link::V4(l3) => family::<V4>(&packet, l3, direction),
+        Link::V6(l3) => family::<V6>(&packet, l3, direction),
+        Link::Other => Verdict::NotIp,
+    };
+    verdict::finish(verdict, &packet)
+}
+
+/// The common case first; its frame is gone before the other's begins, so that both fit the stack.
+#[inline(always)]
+fn family<A: Family>(packet: &Skb, l3: usize, direction: Direction) -> Verdict {
+    match direction {
+        Direction::Ingress => match destination::fast::<A, Skb>(packet, l3) {
+            Some(verdict) => verdict,
+            None => destination::slow::<A, Skb>(packet, l3),
+        },
+        Direction::Egress => match source::fast::<A, Skb>(packet, l3) {
+            Some(verdict) => verdict,
+            None => source::slow::<A, Skb>(packet, l3),
+        },
+    }
+}
+
+/// A packet at a traffic-control hook.
+pub(crate) struct Skb(*mut __sk_buff);
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `self.0` is the context the kernel called the program with.
+        let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if offset > LAST_OFFSET {
+            return None;
+        }
+        let at = start + offset;
+        if at + size_of::<T>() <= end {
+            // SAFETY: inside the linear part, just checked. The pointer may be misaligned, which the
+            // BPF machine allows (the verifier would refuse it where not); a byte-wise
+            // `read_unaligned` would cost a load per byte.
+            return Some(unsafe { *(at as *const T) });
+        }
+        let mut value = T::zeroed();
+        // SAFETY: writes exactly `size_of::<T>()` bytes to `value`, any of which are a valid `T`.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset as u32, (&raw mut value).cast(), size_of::<T>() as u32)
+        };
+        (result == 0).then_some(value)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.0).len as usize }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn store<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused> {
+        // SAFETY: reads exactly `size_of::<T>()` bytes of `value`; the helper checks the packet's bounds.
+        done(unsafe {
+            bpf_skb_store_bytes(
+                self.0,
+                offset as u32,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                0,
+            )
+        })
+    }
+
+    #[inline(always)]
+    fn update_ip_checksum(&self, offset: usize, old: u32, new: u32) -> Result<(), Refused> {
+        // SAFETY: a helper on the context; it checks the packet's bounds.
+        done(unsafe { bpf_l3_csum_replace(self.0, offset as u32, old.into(), new.into(), 4) })
+    }
+
+    #[inline(always)]
+    fn update_checksum(&self, at: Checksum, change: Change) -> Result<(), Refused> {
+        let mangled = if at.udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
+        let (old, new, flags) = match change {
+            Change::PseudoHeader(old, new) => (old.into(), new.into(), pseudo | 4),
+            Change::PseudoHeaderDiff(diff) => (0, diff as u64, pseudo),
+            Change::Word(old, new) => (old.into(), new.into(), 4),
+            Change::Diff(diff) => (0, diff as u64, 0),
+        };
+        let flags = flags | mangled;
+        // SAFETY: a helper on the context; it checks the packet's bounds.
+        let replace = |flags| done(unsafe { bpf_l4_csum_replace(self.0, at.offset as u32, old, new, flags) });
+        if at.ipv6 && matches!(change, Change::PseudoHeaderDiff(_)) && replace(flags | BPF_F_IPV6).is_ok() {
+            return Ok(());
+        }
+        replace(flags)
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: usize) -> Result<(), Refused> {
+        // SAFETY: a helper on the context.
+        done(unsafe { bpf_skb_change_tail(self.0, len as u32, 0) })
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: `self.0` is the context the kernel called the program with.
+        unsafe { (*self.0).ifindex }
+    }
+}
+
+#[inline(always)]
+fn done(result: core::ffi::c_long) -> Result<(), Refused> {
+    if result == 0 { Ok(()) } else { Err(Refused) }
+}

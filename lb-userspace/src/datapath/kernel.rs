@@ -1,0 +1,221 @@
+//! The service maps in the kernel, and the other pinned tables that the agent and the tool read.
+//!
+//! Decides how operations become batches: neighbours of one kind go in one call. Must not know what
+//! rows mean or in which order they must come. Invariant: operations take effect in the order given.
+
+use std::io;
+
+use anyhow::Context as _;
+use bytemuck::Pod;
+use lb_common::abi::{
+    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FrontendKey,
+    FrontendRow, InterfaceRow, ServicePortName,
+};
+use lb_common::address::{V4, V6};
+
+use super::pins::Pins;
+use super::table::Table;
+use crate::tables::{Capacity, MapOp, Maps, Stopped, Tables};
+
+/// The service maps.
+#[derive(Debug)]
+pub struct KernelMaps {
+    service_ports: Table<u32, ServicePortName>,
+    backends_v4: Table<BackendId, BackendRow<V4>>,
+    backends_v6: Table<BackendId, BackendRow<V6>>,
+    slots: Table<u32, BackendId>,
+    frontends_v4: Table<FrontendKey<V4>, FrontendRow>,
+    frontends_v6: Table<FrontendKey<V6>, FrontendRow>,
+}
+
+/// The tables of flows of a family.
+#[derive(Debug)]
+pub struct FlowTables<A: lb_common::address::Address> {
+    /// Flows whose other side has answered.
+    pub settled: Table<FlowKey<A>, FlowRow<A>>,
+    /// Flows whose other side has yet to.
+    pub embryonic: Table<FlowKey<A>, FlowRow<A>>,
+    /// Clients' backends.
+    pub affinity: Table<AffinityKey<A>, AffinityRow>,
+}
+
+/// Opens the flow tables of IPv4.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn flows_v4(pins: &Pins) -> anyhow::Result<FlowTables<V4>> {
+    Ok(FlowTables {
+        settled: Table::open(&pins.map(abi::FLOWS_V4))?,
+        embryonic: Table::open(&pins.map(abi::EMBRYONIC_V4))?,
+        affinity: Table::open(&pins.map(abi::AFFINITY_V4))?,
+    })
+}
+
+/// Opens the flow tables of IPv6.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn flows_v6(pins: &Pins) -> anyhow::Result<FlowTables<V6>> {
+    Ok(FlowTables {
+        settled: Table::open(&pins.map(abi::FLOWS_V6))?,
+        embryonic: Table::open(&pins.map(abi::EMBRYONIC_V6))?,
+        affinity: Table::open(&pins.map(abi::AFFINITY_V6))?,
+    })
+}
+
+/// Opens the table of interfaces.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn interfaces(pins: &Pins) -> anyhow::Result<Table<u32, InterfaceRow>> {
+    Table::open(&pins.map(abi::INTERFACES))
+}
+
+/// Reads the node's configuration row.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn config(pins: &Pins) -> anyhow::Result<Config> {
+    let table: Table<u32, Config> = Table::open(&pins.map(abi::CONFIG))?;
+    Ok(table.get(&0).context("reading the map CONFIG")?.unwrap_or_default())
+}
+
+/// Writes the node's configuration row, if it is another; says whether it wrote.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn set_config(pins: &Pins, config: &Config) -> anyhow::Result<bool> {
+    let table: Table<u32, Config> = Table::open(&pins.map(abi::CONFIG))?;
+    let differs = table.get(&0).context("reading the map CONFIG")? != Some(*config);
+    if differs {
+        table.put(&0, config).context("writing the map CONFIG")?;
+    }
+    Ok(differs)
+}
+
+impl KernelMaps {
+    /// Opens the pinned service maps.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        Ok(Self {
+            service_ports: Table::open(&pins.map(abi::SERVICE_PORTS))?,
+            backends_v4: Table::open(&pins.map(abi::BACKENDS_V4))?,
+            backends_v6: Table::open(&pins.map(abi::BACKENDS_V6))?,
+            slots: Table::open(&pins.map(abi::SLOTS))?,
+            frontends_v4: Table::open(&pins.map(abi::FRONTENDS_V4))?,
+            frontends_v6: Table::open(&pins.map(abi::FRONTENDS_V6))?,
+        })
+    }
+
+    /// How much fits.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            service_ports: self.service_ports.capacity(),
+            frontends: self.frontends_v4.capacity().min(self.frontends_v6.capacity()),
+            backends: self.backends_v4.capacity().min(self.backends_v6.capacity()),
+            slots: self.slots.capacity(),
+        }
+    }
+
+    /// Writes the run of operations of one kind at the head of `operations`; says how many that were and how many
+    /// took effect.
+    fn apply_run(&self, operations: &[MapOp]) -> (usize, usize, io::Result<()>) {
+        match &operations[0] {
+            MapOp::PutServicePort(..) => put_run(&self.service_ports, operations, |op| match op {
+                MapOp::PutServicePort(id, name) => Some((*id, **name)),
+                _ => None,
+            }),
+            MapOp::PutBackendV4(..) => put_run(&self.backends_v4, operations, |op| match op {
+                MapOp::PutBackendV4(id, row) => Some((*id, *row)),
+                _ => None,
+            }),
+            MapOp::PutBackendV6(..) => put_run(&self.backends_v6, operations, |op| match op {
+                MapOp::PutBackendV6(id, row) => Some((*id, *row)),
+                _ => None,
+            }),
+            MapOp::PutFrontendV4(..) => put_run(&self.frontends_v4, operations, |op| match op {
+                MapOp::PutFrontendV4(key, row) => Some((*key, *row)),
+                _ => None,
+            }),
+            MapOp::PutFrontendV6(..) => put_run(&self.frontends_v6, operations, |op| match op {
+                MapOp::PutFrontendV6(key, row) => Some((*key, *row)),
+                _ => None,
+            }),
+            MapOp::PutSlots { .. } => self.put_slots(operations),
+            MapOp::DeleteServicePort(id) => deleted(self.service_ports.delete(id)),
+            MapOp::DeleteFrontendV4(key) => deleted(self.frontends_v4.delete(key)),
+            MapOp::DeleteFrontendV6(key) => deleted(self.frontends_v6.delete(key)),
+        }
+    }
+
+    fn put_slots(&self, operations: &[MapOp]) -> (usize, usize, io::Result<()>) {
+        let (mut keys, mut values, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for operation in operations {
+            let MapOp::PutSlots { start, backends } = operation else { break };
+            keys.extend((*start..).take(backends.len()));
+            values.extend_from_slice(backends);
+            ends.push(keys.len());
+        }
+        let (written, result) = self.slots.put_all(&keys, &values);
+        (ends.len(), ends.iter().filter(|&&end| end <= written).count(), result)
+    }
+}
+
+fn put_run<K: Pod, V: Pod>(
+    table: &Table<K, V>,
+    operations: &[MapOp],
+    row: impl Fn(&MapOp) -> Option<(K, V)>,
+) -> (usize, usize, io::Result<()>) {
+    let (keys, values): (Vec<K>, Vec<V>) = operations.iter().map_while(row).unzip();
+    let (written, result) = table.put_all(&keys, &values);
+    (keys.len(), written, result)
+}
+
+fn deleted(result: io::Result<bool>) -> (usize, usize, io::Result<()>) {
+    match result {
+        Ok(_) => (1, 1, Ok(())),
+        Err(error) => (1, 0, Err(error)),
+    }
+}
+
+impl Maps for KernelMaps {
+    fn load(&mut self) -> anyhow::Result<Tables> {
+        let mut slots: Vec<BackendId> = read(&self.slots)?.into_iter().map(|(_, id)| id).collect();
+        let used = slots.iter().rposition(|id| *id != BackendId::default()).map_or(0, |last| last + 1);
+        slots.truncate(used);
+        Ok(Tables {
+            service_ports: read(&self.service_ports)?.into_iter().collect(),
+            backends_v4: read(&self.backends_v4)?
+                .into_iter()
+                .filter(|(_, row)| row.generation != 0)
+                .collect(),
+            backends_v6: read(&self.backends_v6)?
+                .into_iter()
+                .filter(|(_, row)| row.generation != 0)
+                .collect(),
+            slots,
+            frontends_v4: read(&self.frontends_v4)?.into_iter().collect(),
+            frontends_v6: read(&self.frontends_v6)?.into_iter().collect(),
+        })
+    }
+
+    fn apply(&mut self, operations: &[MapOp]) -> Result<(), Stopped> {
+        let mut applied = 0;
+        while let Some(rest) = operations.get(applied..).filter(|rest| !rest.is_empty()) {
+            let (run, done, result) = self.apply_run(rest);
+            applied += done.min(run);
+            if let Err(error) = result {
+                let operation = operations.get(applied).map_or_else(String::new, |op| format!("{op:?}"));
+                return Err(Stopped { applied, operation, reason: error.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read<K: Pod, V: Pod>(table: &Table<K, V>) -> anyhow::Result<Vec<(K, V)>> {
+    table.rows().with_context(|| format!("reading the map {}", table.name()))
+}

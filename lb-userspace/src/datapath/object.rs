@@ -1,0 +1,100 @@
+//! The eBPF object: loaded, its maps pinned or taken over.
+//!
+//! Decides that pinned maps are used only if they are what the object wants (aya takes any).
+//! Must not know services or interfaces. Invariant: a failed load leaves pins and attached programs as they were.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use aya::maps::MapInfo;
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_obj::Object;
+use lb_common::abi::MAPS;
+
+use super::pins::Pins;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchboard"));
+
+/// The programs at traffic-control hooks, by name.
+pub const CLASSIFIERS: [&str; 2] = ["pod_ingress", "pod_egress"];
+
+/// How many rows each map gets, where it is not its default.
+pub type Sizes = BTreeMap<&'static str, u32>;
+
+/// Was the binary built with the datapath in it?
+///
+/// # Errors
+/// Says how to build it.
+pub fn check_built_in() -> anyhow::Result<()> {
+    if OBJECT.is_empty() {
+        bail!("this binary was built without the eBPF object: run `cargo xtask setup`, then build again");
+    }
+    Ok(())
+}
+
+/// Loads the object and its programs, with maps pinned at `pins`, or not pinned at all (for tests).
+///
+/// # Errors
+/// Where the kernel refuses, rights are missing, or a pinned map is another.
+pub fn load(pins: Option<&Pins>, sizes: &Sizes) -> anyhow::Result<Ebpf> {
+    check_built_in()?;
+    let mut loader = EbpfLoader::new();
+    for (name, rows) in sizes {
+        loader.map_max_entries(name, *rows);
+    }
+    if let Some(pins) = pins {
+        check_pinned(pins, sizes)?;
+        for map in MAPS {
+            loader.map_pin_path(map.name, pins.map(*map));
+        }
+    }
+    let mut ebpf = loader.load(OBJECT).context(
+        "loading the eBPF object (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a kernel of 6.1 or later with BPF and its JIT)",
+    )?;
+    for name in CLASSIFIERS {
+        classifier(&mut ebpf, name)?
+            .load()
+            .with_context(|| format!("the kernel's verifier refused the program {name}"))?;
+    }
+    Ok(ebpf)
+}
+
+/// A loaded program.
+///
+/// # Errors
+/// Where the object has none of that name.
+pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
+    program.try_into().with_context(|| format!("the program {name} is no classifier"))
+}
+
+fn check_pinned(pins: &Pins, sizes: &Sizes) -> anyhow::Result<()> {
+    let object = Object::parse(OBJECT).context("reading the eBPF object")?;
+    for map in MAPS {
+        let path = pins.map(*map);
+        if !path.exists() {
+            continue;
+        }
+        let info = MapInfo::from_pin(&path).with_context(|| format!("opening the map {}", path.display()))?;
+        let wanted =
+            object.maps.get(map.name).with_context(|| format!("the object has no map {}", map.name))?;
+        let rows = sizes.get(map.name).copied().unwrap_or(map.default_rows);
+        let have = (info.key_size(), info.value_size(), info.max_entries());
+        let want = (wanted.key_size(), wanted.value_size(), rows);
+        if have != want {
+            bail!(
+                "the pinned map {} has keys of {} bytes, values of {} and room for {} rows, this agent wants {}, {} and {}: \
+                 keep the size it was made with, or run `switchboard cleanup` and lose its flows",
+                map.name,
+                have.0,
+                have.1,
+                have.2,
+                want.0,
+                want.1,
+                want.2
+            );
+        }
+    }
+    Ok(())
+}
