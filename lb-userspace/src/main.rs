@@ -1,2 +1,15 @@
 //! The `switchboard` binary.
-fn main() {}
+//!
+//! Decides how an error ends the process: one line on stderr, exit code 1 (clap's usage errors: 2).
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use lb_userspace::cmd::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run().unwrap_or_else(|error| {
+        eprintln!("switchboard: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,1 +1,85 @@
-//! stub
+//! The command line: one file or folder per subcommand.
+//!
+//! Decides names, options and exit codes. Knows everyone and decides nothing of what they do. Invariant: what
+//! goes to stdout is the answer; everything else goes to stderr.
+
+pub mod cleanup;
+pub mod complete;
+pub mod get;
+pub mod output;
+pub mod run;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// An eBPF load balancer for Kubernetes Services.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "switchboard",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "Exit codes: 0 all well, 1 failed, 2 wrong usage, 3 findings that need a look."
+)]
+pub struct Cli {
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or per module as in `info,lb_userspace::net=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info", global = true)]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    Run(Box<run::Args>),
+    Get(get::Args),
+    Cleanup(cleanup::Args),
+    Complete(complete::Args),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// Where that failed; the message says what was tried and what to do.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        self.start_logging()?;
+        match &self.command {
+            Command::Run(args) => run::run(args),
+            Command::Get(args) => get::run(args),
+            Command::Cleanup(args) => cleanup::run(args),
+            Command::Complete(args) => Ok(complete::run(args)),
+        }
+    }
+
+    fn start_logging(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(&self.log_level)
+            .map_err(|error| anyhow::anyhow!("--log-level {}: {error}", self.log_level))?;
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false);
+        match self.log_format {
+            LogFormat::Text => log.init(),
+            LogFormat::Json => log.json().init(),
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,6 @@
-//! stub
+//! The flows that the datapath has recorded: which are over, and how they read to people.
+//!
+//! Must not know services. Invariant: a flow's rows go together.
+
+pub mod sweep;
+pub mod view;

@@ -1,1 +1,7 @@
-//! stub
+//! The host's interfaces, addresses and routes, by netlink.
+//!
+//! Decides what an interface is. Must not know Services or programs. Invariant: a change that is missed is
+//! found at the next look, which comes in any case.
+
+pub mod links;
+pub mod role;

@@ -1,0 +1,239 @@
+//! Rows of the service maps as people read them.
+//!
+//! Decides what a line shows. Must not read maps. Invariant: a row whose owner has no name is shown all the
+//! same, with its number.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use lb_common::abi::{
+    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, SlotRange,
+};
+use lb_common::address::Address;
+use serde::Serialize;
+
+use crate::cmd::output::Tabular;
+use crate::flows::view::FlowView;
+use crate::tables::{Family, Tables};
+
+/// A service port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct ServiceView {
+    /// `namespace/service:port/protocol`.
+    pub(super) service: String,
+    frontends: Vec<SocketAddr>,
+    backends: usize,
+    serving: usize,
+    affinity_seconds: u32,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct BackendView {
+    /// The owner.
+    pub(super) service: String,
+    backend: SocketAddr,
+    id: u32,
+    generation: u32,
+    serving: bool,
+    /// Do new connections from pods of this node, or the node, come here?
+    in_set: bool,
+    local: bool,
+}
+
+/// A frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct FrontendView {
+    /// The owner.
+    pub(super) service: String,
+    frontend: SocketAddr,
+    protocol: String,
+    /// Where connections go, or `reject` or `drop`.
+    inside: Vec<String>,
+    outside: Vec<String>,
+    affinity_seconds: u32,
+}
+
+/// The name of a service port.
+pub(super) fn service_name(tables: &Tables, id: u32) -> String {
+    if id == 0 {
+        return "(no service)".to_owned();
+    }
+    tables
+        .service_ports
+        .get(&id)
+        .and_then(|name| name.name())
+        .map_or_else(|| format!("(unnamed service port {id})"), str::to_owned)
+}
+
+/// Service ports, by name.
+pub(super) fn services(tables: &Tables) -> Vec<ServiceView> {
+    let mut views: BTreeMap<u32, ServiceView> = tables
+        .service_ports
+        .keys()
+        .map(|id| (*id, ServiceView { service: service_name(tables, *id), ..ServiceView::default() }))
+        .collect();
+    count(&tables.backends_v4, &tables.frontends_v4, &mut views);
+    count(&tables.backends_v6, &tables.frontends_v6, &mut views);
+    let mut views: Vec<ServiceView> = views.into_values().collect();
+    views.sort_by(|a, b| a.service.cmp(&b.service));
+    views
+}
+
+fn count<A: Address>(
+    backends: &BTreeMap<BackendId, BackendRow<A>>,
+    frontends: &BTreeMap<FrontendKey<A>, FrontendRow>,
+    views: &mut BTreeMap<u32, ServiceView>,
+) {
+    for row in backends.values().filter(|row| { row.port }.get() != 0) {
+        if let Some(view) = views.get_mut(&{ row.service_port }) {
+            view.backends += 1;
+            view.serving += usize::from(row.flags.has(BackendFlags::SERVING));
+        }
+    }
+    for (key, row) in frontends {
+        if let Some(view) = views.get_mut(&row.service_port) {
+            view.frontends.push(socket(key.addr, key.port));
+            view.affinity_seconds = row.affinity_seconds;
+        }
+    }
+}
+
+/// Backends, by service port and address.
+pub(super) fn backends(tables: &Tables) -> Vec<BackendView> {
+    let mut views = backends_of(tables, &tables.backends_v4);
+    views.extend(backends_of(tables, &tables.backends_v6));
+    views.sort_by(|a, b| (&a.service, a.backend).cmp(&(&b.service, b.backend)));
+    views
+}
+
+fn backends_of<A: Address>(
+    tables: &Tables,
+    rows: &BTreeMap<BackendId, BackendRow<A>>,
+) -> Vec<BackendView> {
+    rows.iter()
+        .filter(|(_, row)| { row.port }.get() != 0)
+        .map(|(id, row)| BackendView {
+            service: service_name(tables, row.service_port),
+            backend: socket(row.addr, row.port),
+            id: id.0,
+            generation: row.generation,
+            serving: row.flags.has(BackendFlags::SERVING),
+            in_set: row.flags.has(BackendFlags::IN_INSIDE_SET),
+            local: row.flags.has(BackendFlags::LOCAL),
+        })
+        .collect()
+}
+
+/// Frontends, by service port and address.
+pub(super) fn frontends(tables: &Tables) -> Vec<FrontendView> {
+    let mut views = frontends_of::<lb_common::address::V4>(tables);
+    views.extend(frontends_of::<lb_common::address::V6>(tables));
+    views.sort_by(|a, b| (&a.service, a.frontend).cmp(&(&b.service, b.frontend)));
+    return views;
+
+    fn frontends_of<A: Family>(tables: &Tables) -> Vec<FrontendView> {
+        let row = |(key, row): (&FrontendKey<A>, &FrontendRow)| FrontendView {
+            service: service_name(tables, row.service_port),
+            frontend: socket(key.addr, key.port),
+            protocol: key.protocol.to_string(),
+            inside: set::<A>(tables, row.inside, row.flags.has(FrontendFlags::INSIDE_DROP)),
+            outside: set::<A>(tables, row.outside, row.flags.has(FrontendFlags::OUTSIDE_DROP)),
+            affinity_seconds: row.affinity_seconds,
+        };
+        A::frontends(tables).iter().map(row).collect()
+    }
+}
+
+/// The backends in a range of slots, each once.
+fn set<A: Family>(tables: &Tables, range: SlotRange, drop: bool) -> Vec<String> {
+    if range.len == 0 {
+        return vec![if drop { "drop" } else { "reject" }.to_owned()];
+    }
+    let slots = tables.slots.iter().skip(range.start as usize).take(range.len as usize);
+    let mut addresses: Vec<SocketAddr> =
+        slots.filter_map(|id| A::backends(tables).get(id)).map(|row| socket(row.addr, row.port)).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+fn socket<A: Address>(addr: A, port: lb_common::address::Port) -> SocketAddr {
+    SocketAddr::new(addr.to_ip(), port.get())
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn affinity(seconds: u32) -> String {
+    if seconds == 0 { "-".to_owned() } else { format!("{seconds} s") }
+}
+
+impl Tabular for ServiceView {
+    const COLUMNS: &'static [&'static str] = &["SERVICE", "FRONTENDS", "BACKENDS", "SERVING", "AFFINITY"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.service.clone(),
+            list(&self.frontends),
+            self.backends.to_string(),
+            self.serving.to_string(),
+            affinity(self.affinity_seconds),
+        ]
+    }
+}
+
+impl Tabular for BackendView {
+    const COLUMNS: &'static [&'static str] = &["SERVICE", "BACKEND", "SERVING", "IN SET", "LOCAL", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.service.clone(),
+            self.backend.to_string(),
+            yes(self.serving),
+            yes(self.in_set),
+            yes(self.local),
+            format!("{}.{}", self.id, self.generation),
+        ]
+    }
+}
+
+impl Tabular for FrontendView {
+    const COLUMNS: &'static [&'static str] =
+        &["SERVICE", "FRONTEND", "PROTOCOL", "INSIDE", "OUTSIDE", "AFFINITY"];
+
+    fn cells(&self) -> Vec<String> {
+        let outside = if self.outside == self.inside { "same".to_owned() } else { list(&self.outside) };
+        vec![
+            self.service.clone(),
+            self.frontend.to_string(),
+            self.protocol.clone(),
+            list(&self.inside),
+            outside,
+            affinity(self.affinity_seconds),
+        ]
+    }
+}
+
+impl Tabular for FlowView {
+    const COLUMNS: &'static [&'static str] =
+        &["PROTOCOL", "CLIENT", "FRONTEND", "BACKEND", "SEEN AS", "STATE", "IDLE", "SERVICE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.protocol.clone(),
+            self.client.to_string(),
+            self.frontend.to_string(),
+            self.backend.to_string(),
+            self.seen_as.map_or_else(|| "-".to_owned(), |addr| addr.to_string()),
+            self.state.to_owned(),
+            format!("{} s", self.idle_seconds),
+            self.service.clone(),
+        ]
+    }
+}

@@ -1,0 +1,315 @@
+//! `switchboard run`: the agent.
+//!
+//! Decides what wakes it and in which order things start: the lock, the maps, the rows, the programs on
+//! interfaces. Must not decide what rows are. Invariant: until the first full read of the source, what a
+//! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
+
+mod interfaces;
+mod sweep;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use lb_common::abi::{self, ABI_VERSION, Config};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+
+use crate::datapath::attach::{self, Way};
+use crate::datapath::clock::Clock;
+use crate::datapath::kernel::{self, KernelMaps};
+use crate::datapath::object::{self, Sizes};
+use crate::datapath::pins::{DEFAULT_ROOT, Pins};
+use crate::model::State;
+use crate::plan::decide;
+use crate::plan::owners::Owners;
+use crate::plan::rows::{Supported, Terms};
+use crate::reconcile::{Reconciler, Report};
+use crate::source::file::{FileSource, Finding, Host, Severity, Snapshot};
+use interfaces::Interfaces;
+use sweep::Sweeper;
+
+/// How often the maps are read back and compared with what they should hold.
+const AUDIT_EVERY: Duration = Duration::from_secs(300);
+
+/// Runs the agent: keeps the node's Services working as the source says.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Where Services, EndpointSlices and Nodes come from.
+    #[arg(long, value_enum, default_value = "file")]
+    source: Source,
+    /// The folder of manifests, YAML or JSON.
+    #[arg(long, value_name = "DIR")]
+    path: PathBuf,
+    /// This node's name; the host's name if left out.
+    #[arg(long, env = "NODE_NAME")]
+    node: Option<String>,
+    /// The folder on a BPF filesystem that maps and links are pinned under.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
+    pin_dir: PathBuf,
+    /// Which interfaces lead to pods, as patterns with * and ?; by default every veth whose peer is in another
+    /// network namespace, but for those that carry a default route or an address of the node.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pod_interfaces: Option<Vec<String>>,
+    /// How programs hang on interfaces.
+    #[arg(long, value_enum, default_value = "auto")]
+    attach: Way,
+    /// Ports for masqueraded flows, apart from NodePorts and the host's own (`ip_local_port_range`).
+    #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = port_range)]
+    masquerade_ports: (u16, u16),
+    #[command(flatten)]
+    sizes: SizeArgs,
+}
+
+/// Where objects come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Source {
+    /// A folder of manifests.
+    File,
+}
+
+/// Rows that each table has room for. A table that is pinned already keeps its size.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Table sizes")]
+struct SizeArgs {
+    /// Service ports.
+    #[arg(long, value_name = "ROWS", default_value_t = abi::SERVICE_PORTS.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
+    max_service_ports: u32,
+    /// Frontends of each family.
+    #[arg(long, value_name = "ROWS", default_value_t = abi::FRONTENDS_V4.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
+    max_frontends: u32,
+    /// Backends of each family.
+    #[arg(long, value_name = "ROWS", default_value_t = abi::BACKENDS_V4.default_rows, value_parser = clap::value_parser!(u32).range(2..))]
+    max_backends: u32,
+    /// Slots: places in backend sets, of both families together.
+    #[arg(long, value_name = "ROWS", default_value_t = abi::SLOTS.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
+    max_slots: u32,
+    /// Rows of answered flows of each family; a plain flow has two, a masqueraded one four.
+    #[arg(long, value_name = "ROWS", default_value_t = abi::FLOWS_V4.default_rows, value_parser = clap::value_parser!(u32).range(64..))]
+    max_flows: u32,
+}
+
+impl SizeArgs {
+    fn sizes(&self) -> Sizes {
+        Sizes::from([
+            (abi::SERVICE_PORTS.name, self.max_service_ports),
+            (abi::FRONTENDS_V4.name, self.max_frontends),
+            (abi::FRONTENDS_V6.name, self.max_frontends),
+            (abi::BACKENDS_V4.name, self.max_backends),
+            (abi::BACKENDS_V6.name, self.max_backends),
+            (abi::SLOTS.name, self.max_slots),
+            (abi::FLOWS_V4.name, self.max_flows),
+            (abi::FLOWS_V6.name, self.max_flows),
+        ])
+    }
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (range.0 > 0 && range.0 <= range.1).then_some(range)
+    });
+    range.ok_or_else(|| "expected two ports, the first from 1 on and not above the last, as in 61000-65535".to_owned())
+}
+
+/// Runs until told to stop. Everything stays pinned.
+///
+/// # Errors
+/// Where the agent cannot start: rights, kernel features, the source, or another agent.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    runtime.block_on(async { Agent::start(args)?.run().await })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Agent {
+    source: FileSource,
+    state: State,
+    owners: Owners,
+    reconciler: Reconciler<KernelMaps>,
+    interfaces: Interfaces,
+    sweeper: Sweeper,
+    started: Instant,
+    told: Vec<Finding>,
+    _lock: crate::datapath::pins::Lock,
+}
+
+impl Agent {
+    fn start(args: &Args) -> anyhow::Result<Self> {
+        attach::check(args.attach)?;
+        object::check_built_in()?;
+        let host = Host::this(args.node.clone())?;
+        let node_name = host.name.clone();
+        let source = FileSource::open(&args.path, host)?;
+        let pins = Pins::at(&args.pin_dir);
+        pins.prepare()?;
+        let lock = pins.lock()?;
+        let ebpf = object::load(Some(&pins), &args.sizes.sizes())?;
+        let clock = Clock::read()?;
+        kernel::set_config(&pins, &config(args, clock))?;
+        let maps = KernelMaps::open(&pins)?;
+        let capacity = maps.capacity();
+        let terms = Terms { node_addresses: Vec::new(), supported: Supported::CLUSTER_IP };
+        let reconciler = Reconciler::new(maps, capacity, terms)?;
+        let interfaces = Interfaces::new(ebpf, pins.clone(), args.attach, args.pod_interfaces.clone())?;
+        Ok(Self {
+            source,
+            state: State::new(node_name),
+            owners: Owners::default(),
+            reconciler,
+            interfaces,
+            sweeper: Sweeper::new(&pins, clock)?,
+            started: Instant::now(),
+            told: Vec::new(),
+            _lock: lock,
+        })
+    }
+
+    async fn run(mut self) -> anyhow::Result<()> {
+        let (mut terminated, mut interrupted) = (stop_on(SignalKind::terminate())?, stop_on(SignalKind::interrupt())?);
+        let mut audits = every(AUDIT_EVERY);
+        let mut sweeps = every(sweep::EVERY);
+        self.first_sync().await;
+        loop {
+            let wake = self.wake_at();
+            tokio::select! {
+                _ = terminated.recv() => break,
+                _ = interrupted.recv() => break,
+                snapshot = self.source.changed() => {
+                    let snapshot = snapshot.clone();
+                    self.take_in(snapshot);
+                }
+                changed = self.interfaces.changed() => {
+                    changed.context("watching the host's interfaces")?;
+                    self.interfaces.update(&node_addresses(&self.state)).await;
+                }
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
+                    self.due().await;
+                }
+                _ = audits.tick() => self.audit(),
+                _ = sweeps.tick() => self.sweeper.sweep(),
+            }
+        }
+        tracing::info!("stopped; Services go on working as they are");
+        Ok(())
+    }
+
+    /// The first full read replaces what a previous agent left; then programs go onto interfaces.
+    async fn first_sync(&mut self) {
+        let snapshot = self.source.snapshot().clone();
+        self.state.replace_all(snapshot.objects.iter().cloned());
+        self.tell(&snapshot);
+        let planned = decide::dirty(&mut self.state, &mut self.owners);
+        tell_refusals(planned.values().flat_map(|planned| &planned.refused));
+        let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
+        let began = Instant::now();
+        let report = self.reconciler.sync_all(services, self.started.elapsed());
+        self.interfaces.update(&node_addresses(&self.state)).await;
+        self.tell_report(&report, began);
+    }
+
+    fn take_in(&mut self, snapshot: Snapshot) {
+        let began = Instant::now();
+        self.tell(&snapshot);
+        self.state.replace_all(snapshot.objects);
+        let planned = decide::dirty(&mut self.state, &mut self.owners);
+        tell_refusals(planned.values().flat_map(|planned| &planned.refused));
+        let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
+        let report = self.reconciler.sync(services, self.started.elapsed());
+        self.tell_report(&report, began);
+    }
+
+    /// What was put off: writes that failed, ids at rest, interfaces that could not be attached to.
+    async fn due(&mut self) {
+        let report = self.reconciler.sync([], self.started.elapsed());
+        tell_troubles(&report);
+        if self.interfaces.retry_at().is_some_and(|at| at <= Instant::now()) {
+            self.interfaces.update(&node_addresses(&self.state)).await;
+        }
+    }
+
+    fn audit(&mut self) {
+        match self.reconciler.audit(self.started.elapsed()) {
+            Ok(audit) if audit.drift > 0 => {
+                tracing::warn!(operations = audit.drift, "the maps were not what they should be; repaired");
+                tell_troubles(&audit.report);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the maps could not be read back; tried again later"),
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let reconciler = self.reconciler.wake_at().map(|epoch| self.started + epoch);
+        [reconciler, self.interfaces.retry_at()].into_iter().flatten().min()
+    }
+
+    /// Says what is new among the source's findings.
+    fn tell(&mut self, snapshot: &Snapshot) {
+        for finding in snapshot.findings.iter().filter(|finding| !self.told.contains(finding)) {
+            match finding.severity {
+                Severity::Problem => tracing::warn!("{finding}"),
+                Severity::Note => tracing::info!("{finding}"),
+            }
+        }
+        self.told.clone_from(&snapshot.findings);
+    }
+
+    fn tell_report(&self, report: &Report, began: Instant) {
+        tell_troubles(report);
+        tracing::info!(
+            services = self.state.services().count(),
+            planned = report.services,
+            rows_written = report.rows_written,
+            refused = self.reconciler.refused().count(),
+            failing = self.reconciler.failing(),
+            interfaces = self.interfaces.attached(),
+            milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "in sync"
+        );
+    }
+}
+
+fn tell_refusals<'a>(refused: impl Iterator<Item = &'a decide::Refused>) {
+    refused.for_each(|refused| tracing::warn!("{refused}"));
+}
+
+fn tell_troubles(report: &Report) {
+    for refused in &report.refused {
+        tracing::warn!(service = %refused.service, "not programmed: {}", refused.reason);
+    }
+    for failed in &report.failed {
+        let service = failed.service.as_ref().map_or_else(|| "no Service's rows".to_owned(), ToString::to_string);
+        tracing::error!(service, "could not be written, tried again later: {}", failed.reason);
+    }
+}
+
+fn node_addresses(state: &State) -> Vec<IpAddr> {
+    state.node().map(|node| node.internal_ips.clone()).unwrap_or_default()
+}
+
+fn config(args: &Args, clock: Clock) -> Config {
+    Config {
+        abi_version: ABI_VERSION,
+        ticks_per_second: clock.ticks_per_second,
+        masquerade_port_first: args.masquerade_ports.0,
+        masquerade_port_last: args.masquerade_ports.1,
+        opening_timeout: lb_common::flow_state::Timeouts::default().opening,
+    }
+}
+
+fn stop_on(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("asking for signals")
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    ticks
+}

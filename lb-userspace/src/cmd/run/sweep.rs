@@ -1,0 +1,61 @@
+//! The flow tables are swept: rows of flows that are over go.
+//!
+//! Decides when; which rows, `flows::sweep` says. Invariant: a row that was seen since it was read stays.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lb_common::abi::{FlowKey, FlowRow};
+use lb_common::address::{Address, V4, V6};
+use lb_common::flow_state::Timeouts;
+
+use crate::datapath::clock::Clock;
+use crate::datapath::kernel::{self, FlowTables};
+use crate::datapath::pins::Pins;
+use crate::datapath::table::Table;
+use crate::flows::sweep::expired;
+
+/// How often.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+
+/// The settled flow tables.
+pub(super) struct Sweeper {
+    v4: FlowTables<V4>,
+    v6: FlowTables<V6>,
+    clock: Clock,
+    timeouts: Timeouts,
+}
+
+impl Sweeper {
+    pub(super) fn new(pins: &Pins, clock: Clock) -> anyhow::Result<Self> {
+        let (v4, v6) = (kernel::flows_v4(pins)?, kernel::flows_v6(pins)?);
+        Ok(Self { v4, v6, clock, timeouts: Timeouts::default() })
+    }
+
+    /// Removes what has expired from both families' tables.
+    pub(super) fn sweep(&self) {
+        for swept in [self.table(&self.v4.settled), self.table(&self.v6.settled)] {
+            match swept {
+                Ok(0) => {}
+                Ok(rows) => tracing::debug!(rows, "swept"),
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "a flow table could not be swept; tried again later");
+                }
+            }
+        }
+    }
+
+    fn table<A: Address>(&self, table: &Table<FlowKey<A>, FlowRow<A>>) -> anyhow::Result<usize> {
+        let doing = || format!("sweeping the map {}", table.name());
+        let rows: HashMap<_, _> = table.rows().with_context(doing)?.into_iter().collect();
+        let now = self.clock.now()?;
+        let gone = expired(&rows, &self.timeouts, |last_seen| self.clock.seconds_since(last_seen, now));
+        for (key, last_seen) in &gone {
+            if table.get(key).with_context(doing)?.is_some_and(|row| { row.last_seen } == *last_seen) {
+                table.delete(key).with_context(doing)?;
+            }
+        }
+        Ok(gone.len())
+    }
+}

@@ -1,0 +1,193 @@
+//! Links with their addresses, as the kernel has them now, and word of changes.
+//!
+//! Decides which facts about a link count. Must not judge them. Invariant: a snapshot is the kernel's own list,
+//! never put together from events: events only say that it is time for another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+use ipnet::IpNet;
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// How often to look without word of a change: the kernel drops events that nobody fetches in time.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
+
+/// A link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in this network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its kind, as `ip -d link` shows it; none for hardware.
+    pub kind: Option<String>,
+    /// Is its peer (of a veth) in another network namespace?
+    pub peer_elsewhere: bool,
+    /// The bridge or bond it belongs to.
+    pub master: Option<u32>,
+    /// Is it up?
+    pub up: bool,
+    /// Do its packets begin with an Ethernet header?
+    pub ethernet: bool,
+    /// Is it the loopback?
+    pub loopback: bool,
+    /// Its global unicast addresses, in the kernel's order.
+    pub addresses: Vec<IpNet>,
+    /// Does a default route lead through it?
+    pub carries_default_route: bool,
+}
+
+type Messages = futures_util::stream::BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
+
+/// The host's links, watched.
+pub struct Watcher {
+    handle: Handle,
+    messages: Messages,
+    connection: AbortHandle,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Watcher {
+    /// Watches the links of the network namespace of this thread. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the kernel gives no netlink socket.
+    pub fn new() -> anyhow::Result<Self> {
+        let (connection, handle, messages) =
+            new_multicast_connection(&GROUPS).context("opening a netlink socket")?;
+        let connection = tokio::spawn(connection).abort_handle();
+        Ok(Self { handle, messages: messages.map(|(message, _)| message).boxed(), connection })
+    }
+
+    /// Returns when something about links, addresses or routes has changed since the last call, or may have.
+    ///
+    /// # Errors
+    /// Where the netlink socket is gone.
+    pub async fn changed(&mut self) -> anyhow::Result<()> {
+        match timeout(LOOK_AGAIN, self.messages.next()).await {
+            Ok(None) => anyhow::bail!("the netlink socket was closed"),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        // What else is there already needs no look of its own.
+        while let Ok(Some(_)) = timeout(Duration::ZERO, self.messages.next()).await {}
+        Ok(())
+    }
+
+    /// The links as they are now, by index.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn snapshot(&self) -> anyhow::Result<Vec<Link>> {
+        let links = all(self.handle.link().get().execute()).await.context("listing links")?;
+        let addresses = all(self.handle.address().get().execute()).await.context("listing addresses")?;
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let mut routes = all(self.handle.route().get(v4).execute()).await.context("listing IPv4 routes")?;
+        routes.extend(all(self.handle.route().get(v6).execute()).await.context("listing IPv6 routes")?);
+        Ok(assemble(&links, &addresses, &routes))
+    }
+}
+
+async fn all<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>, rtnetlink::Error> {
+    pin_mut!(stream);
+    stream.try_collect().await
+}
+
+fn assemble(links: &[LinkMessage], addresses: &[AddressMessage], routes: &[RouteMessage]) -> Vec<Link> {
+    let mut by_index: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+    for message in addresses {
+        by_index.entry(message.header.index).or_default().extend(global_address(message));
+    }
+    let defaults: BTreeSet<u32> = routes.iter().flat_map(default_route_links).collect();
+    let mut links: Vec<Link> = links
+        .iter()
+        .map(|message| {
+            let index = message.header.index;
+            Link {
+                addresses: by_index.remove(&index).unwrap_or_default(),
+                carries_default_route: defaults.contains(&index),
+                ..link(message)
+            }
+        })
+        .collect();
+    links.sort_by_key(|link| link.index);
+    links
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn global_address(message: &AddressMessage) -> Option<IpNet> {
+    if message.header.scope != AddressScope::Universe {
+        return None;
+    }
+    // On a point-to-point link, "address" is the peer's.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    let ip: IpAddr = local.or(address)?;
+    IpNet::new(ip, message.header.prefix_len).ok()
+}
+
+fn default_route_links(route: &RouteMessage) -> Vec<u32> {
+    if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let link = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    };
+    route.attributes.iter().flat_map(link).collect()
+}

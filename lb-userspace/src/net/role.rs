@@ -1,0 +1,155 @@
+//! What a link leads to.
+//!
+//! Decides which links are the host's side of pods, and which address a link masquerades with. Pure. Invariant: a
+//! link has one role at most, and none of them is a link that carries the node's own traffic taken for a pod's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use wildmatch::WildMatch;
+
+use super::links::Link;
+
+/// What a link leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A pod.
+    Pod,
+    /// Off the node: an uplink or a tunnel.
+    Net,
+}
+
+/// Kinds of links that lead off the node whatever their routes.
+const TUNNELS: [&str; 8] = ["vxlan", "geneve", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "wireguard"];
+
+/// How roles are told.
+#[derive(Clone, Debug)]
+pub struct Roles {
+    patterns: Option<Vec<WildMatch>>,
+    node_addresses: Vec<IpAddr>,
+}
+
+impl Roles {
+    /// By `patterns` of names if there are any, else by what links are.
+    ///
+    /// # Errors
+    /// Where a pattern is empty.
+    pub fn new(patterns: Option<&[String]>, node_addresses: &[IpAddr]) -> anyhow::Result<Self> {
+        let patterns = patterns.map(|patterns| {
+            let compiled = patterns.iter().map(|pattern| {
+                anyhow::ensure!(!pattern.is_empty(), "--pod-interfaces has an empty pattern: write names with * and ?");
+                Ok(WildMatch::new(pattern))
+            });
+            compiled.collect::<anyhow::Result<Vec<_>>>()
+        });
+        Ok(Self { patterns: patterns.transpose()?, node_addresses: node_addresses.to_vec() })
+    }
+
+    /// The role of `link`, if it has one.
+    #[must_use]
+    pub fn of(&self, link: &Link) -> Option<Role> {
+        let is_pod = match &self.patterns {
+            Some(patterns) => patterns.iter().any(|pattern| pattern.matches(&link.name)),
+            None => link.kind.as_deref() == Some("veth") && link.peer_elsewhere && !self.is_uplink(link),
+        };
+        let kind = link.kind.as_deref();
+        if link.loopback {
+            None
+        } else if is_pod {
+            Some(Role::Pod)
+        } else if self.is_uplink(link) || kind.is_some_and(|kind| TUNNELS.contains(&kind)) {
+            Some(Role::Net)
+        } else {
+            None
+        }
+    }
+
+    /// A node that is itself a container has a veth for its uplink.
+    fn is_uplink(&self, link: &Link) -> bool {
+        link.carries_default_route
+            || link.addresses.iter().any(|address| self.node_addresses.contains(&address.addr()))
+    }
+}
+
+/// The addresses that packets leaving by `link` are masqueraded with: its own first global one of each family, else the
+/// node's.
+#[must_use]
+pub fn masquerade_addresses(link: &Link, node_addresses: &[IpAddr]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let own = link.addresses.iter().map(ipnet::IpNet::addr);
+    let candidates: Vec<IpAddr> = own.chain(node_addresses.iter().copied()).collect();
+    let v4 = candidates.iter().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = candidates.iter().find_map(|ip| match ip {
+        IpAddr::V6(ip) => Some(*ip),
+        IpAddr::V4(_) => None,
+    });
+    (v4, v6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn veth(name: &str) -> Link {
+        Link {
+            name: name.to_owned(),
+            kind: Some("veth".to_owned()),
+            peer_elsewhere: true,
+            ethernet: true,
+            up: true,
+            ..Link::default()
+        }
+    }
+
+    fn node() -> Vec<IpAddr> {
+        vec!["10.199.0.1".parse().unwrap(), "fd00:199::1".parse().unwrap()]
+    }
+
+    fn role(link: &Link, patterns: Option<&[&str]>) -> Option<Role> {
+        let patterns: Option<Vec<String>> =
+            patterns.map(|patterns| patterns.iter().map(|&pattern| pattern.to_owned()).collect());
+        Roles::new(patterns.as_deref(), &node()).unwrap().of(link)
+    }
+
+    #[test]
+    fn a_veth_into_another_namespace_is_a_pods_unless_it_is_the_nodes_own() {
+        let uplink = Link { carries_default_route: true, ..veth("eth0") };
+        let addressed = Link { addresses: vec!["10.199.0.1/24".parse().unwrap()], ..veth("eth1") };
+        let here = Link { peer_elsewhere: false, ..veth("veth1") };
+        let bridge = Link { kind: Some("bridge".to_owned()), peer_elsewhere: false, ..veth("cni0") };
+        let tunnel = Link { kind: Some("vxlan".to_owned()), peer_elsewhere: false, ..veth("flannel.1") };
+        let loopback = Link { loopback: true, kind: None, ..veth("lo") };
+        for (link, expected) in [
+            (veth("veth-a"), Some(Role::Pod)),
+            (Link { master: Some(3), ..veth("veth-b") }, Some(Role::Pod)),
+            (uplink, Some(Role::Net)),
+            (addressed, Some(Role::Net)),
+            (tunnel, Some(Role::Net)),
+            (here, None),
+            (bridge, None),
+            (loopback, None),
+        ] {
+            assert_eq!(role(&link, None), expected, "{link:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_the_place_of_the_rule() {
+        assert_eq!(role(&veth("cali123"), Some(&["cali*", "lxc?"])), Some(Role::Pod));
+        assert_eq!(role(&veth("lxc7"), Some(&["cali*", "lxc?"])), Some(Role::Pod));
+        assert_eq!(role(&veth("veth-a"), Some(&["cali*", "lxc?"])), None);
+        assert!(Roles::new(Some(&[String::new()]), &[]).is_err());
+    }
+
+    #[test]
+    fn a_link_masquerades_with_its_own_address_or_the_nodes() {
+        assert_eq!(
+            masquerade_addresses(&veth("a"), &node()),
+            (Some("10.199.0.1".parse().unwrap()), Some("fd00:199::1".parse().unwrap()))
+        );
+        let own = Link { addresses: vec!["10.244.1.1/24".parse().unwrap()], ..veth("b") };
+        assert_eq!(masquerade_addresses(&own, &node()).0, Some("10.244.1.1".parse().unwrap()));
+        assert_eq!(masquerade_addresses(&veth("a"), &[]), (None, None));
+    }
+}
