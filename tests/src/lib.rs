@@ -27,4 +27,5 @@ pub mod capture;
 pub mod lab;
 pub mod manifests;
 pub mod poll;
+pub mod scene;
 pub mod traffic;

@@ -3,6 +3,7 @@
 //! Decides how operations become batches: neighbours of one kind go in one call. Must not know what
 //! rows mean or in which order they must come. Invariant: operations take effect in the order given.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::Context as _;
@@ -183,9 +184,17 @@ fn deleted(result: io::Result<bool>) -> (usize, usize, io::Result<()>) {
 
 impl Maps for KernelMaps {
     fn load(&mut self) -> anyhow::Result<Tables> {
-        let mut slots: Vec<BackendId> = read(&self.slots)?.into_iter().map(|(_, id)| id).collect();
-        let used = slots.iter().rposition(|id| *id != BackendId::default()).map_or(0, |last| last + 1);
-        slots.truncate(used);
+        let frontends_v4: BTreeMap<_, _> = read(&self.frontends_v4)?.into_iter().collect();
+        let frontends_v6: BTreeMap<_, _> = read(&self.frontends_v6)?.into_iter().collect();
+        // Slots behind the last that a frontend names hold nothing that counts.
+        let named =
+            frontends_v4.values().chain(frontends_v6.values()).flat_map(|row| [row.inside, row.outside]);
+        let used = named.map(|range| range.start as usize + range.len as usize).max().unwrap_or(0);
+        let slots = match used {
+            0 => Vec::new(),
+            used => self.slots.first_rows(used).context("reading the map SLOTS")?,
+        };
+        let slots: Vec<BackendId> = slots.into_iter().take(used).map(|(_, id)| id).collect();
         Ok(Tables {
             service_ports: read(&self.service_ports)?.into_iter().collect(),
             backends_v4: read(&self.backends_v4)?
@@ -197,8 +206,8 @@ impl Maps for KernelMaps {
                 .filter(|(_, row)| row.generation != 0)
                 .collect(),
             slots,
-            frontends_v4: read(&self.frontends_v4)?.into_iter().collect(),
-            frontends_v6: read(&self.frontends_v6)?.into_iter().collect(),
+            frontends_v4,
+            frontends_v6,
         })
     }
 

@@ -108,6 +108,14 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// # Errors
     /// What bpf(2) says.
     pub fn rows(&self) -> io::Result<Vec<(K, V)>> {
+        self.first_rows(usize::MAX)
+    }
+
+    /// Reads the first rows, at least `enough` of them if there are as many. An array gives them in order.
+    ///
+    /// # Errors
+    /// What bpf(2) says.
+    pub fn first_rows(&self, enough: usize) -> io::Result<Vec<(K, V)>> {
         let mut all = Vec::new();
         let mut keys = vec![K::zeroed(); BATCH];
         let mut values = vec![V::zeroed(); BATCH];
@@ -123,7 +131,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 u32::try_from(BATCH).unwrap_or(u32::MAX),
             )?;
             all.extend(keys.iter().copied().zip(values.iter().copied()).take(step.count));
-            if step.last {
+            if step.last || all.len() >= enough {
                 return Ok(all);
             }
             from = Some(next);

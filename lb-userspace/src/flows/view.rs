@@ -37,10 +37,7 @@ pub struct FlowView {
 }
 
 /// Turns rows, settled and half-open ones together, into flows. `idle` tells the seconds since `last_seen`.
-pub fn flows<A: Address>(
-    rows: &HashMap<FlowKey<A>, FlowRow<A>>,
-    idle: impl Fn(u32) -> u32,
-) -> Vec<FlowView> {
+pub fn flows<A: Address>(rows: &HashMap<FlowKey<A>, FlowRow<A>>, idle: impl Fn(u32) -> u32) -> Vec<FlowView> {
     let mut flows: Vec<FlowView> = rows
         .iter()
         .filter(|(key, row)| key.hook == Hook::INGRESS && row.flags.has(FlowFlags::FORWARD))

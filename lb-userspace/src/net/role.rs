@@ -36,7 +36,10 @@ impl Roles {
     pub fn new(patterns: Option<&[String]>, node_addresses: &[IpAddr]) -> anyhow::Result<Self> {
         let patterns = patterns.map(|patterns| {
             let compiled = patterns.iter().map(|pattern| {
-                anyhow::ensure!(!pattern.is_empty(), "--pod-interfaces has an empty pattern: write names with * and ?");
+                anyhow::ensure!(
+                    !pattern.is_empty(),
+                    "--pod-interfaces has an empty pattern: write names with * and ?"
+                );
                 Ok(WildMatch::new(pattern))
             });
             compiled.collect::<anyhow::Result<Vec<_>>>()

@@ -107,10 +107,7 @@ pub(super) fn backends(tables: &Tables) -> Vec<BackendView> {
     views
 }
 
-fn backends_of<A: Address>(
-    tables: &Tables,
-    rows: &BTreeMap<BackendId, BackendRow<A>>,
-) -> Vec<BackendView> {
+fn backends_of<A: Address>(tables: &Tables, rows: &BTreeMap<BackendId, BackendRow<A>>) -> Vec<BackendView> {
     rows.iter()
         .filter(|(_, row)| { row.port }.get() != 0)
         .map(|(id, row)| BackendView {

@@ -71,7 +71,10 @@ impl Interfaces {
     pub(super) async fn update(&mut self, node_addresses: &[IpAddr]) {
         self.retry_at = None;
         if let Err(error) = self.try_update(node_addresses).await {
-            tracing::error!(error = format!("{error:#}"), "the host's interfaces could not be looked at; tried again later");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the host's interfaces could not be looked at; tried again later"
+            );
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }

@@ -111,7 +111,9 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
         let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         (range.0 > 0 && range.0 <= range.1).then_some(range)
     });
-    range.ok_or_else(|| "expected two ports, the first from 1 on and not above the last, as in 61000-65535".to_owned())
+    range.ok_or_else(|| {
+        "expected two ports, the first from 1 on and not above the last, as in 61000-65535".to_owned()
+    })
 }
 
 /// Runs until told to stop. Everything stays pinned.
@@ -171,7 +173,8 @@ impl Agent {
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
-        let (mut terminated, mut interrupted) = (stop_on(SignalKind::terminate())?, stop_on(SignalKind::interrupt())?);
+        let (mut terminated, mut interrupted) =
+            (stop_on(SignalKind::terminate())?, stop_on(SignalKind::interrupt())?);
         let mut audits = every(AUDIT_EVERY);
         let mut sweeps = every(sweep::EVERY);
         self.first_sync().await;
@@ -240,7 +243,10 @@ impl Agent {
                 tell_troubles(&audit.report);
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the maps could not be read back; tried again later"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the maps could not be read back; tried again later"
+            ),
         }
     }
 
@@ -284,7 +290,8 @@ fn tell_troubles(report: &Report) {
         tracing::warn!(service = %refused.service, "not programmed: {}", refused.reason);
     }
     for failed in &report.failed {
-        let service = failed.service.as_ref().map_or_else(|| "no Service's rows".to_owned(), ToString::to_string);
+        let service =
+            failed.service.as_ref().map_or_else(|| "no Service's rows".to_owned(), ToString::to_string);
         tracing::error!(service, "could not be written, tried again later: {}", failed.reason);
     }
 }

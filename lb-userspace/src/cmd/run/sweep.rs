@@ -40,7 +40,10 @@ impl Sweeper {
                 Ok(0) => {}
                 Ok(rows) => tracing::debug!(rows, "swept"),
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "a flow table could not be swept; tried again later");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "a flow table could not be swept; tried again later"
+                    );
                 }
             }
         }
