@@ -1,0 +1,207 @@
+//! Tier 2: the agent starts, is killed, starts again, meets another, goes; the datapath works on (contract C49).
+
+use std::time::Duration;
+
+use lb_tests::agent::{Agent, AgentConfig};
+use lb_tests::lab::Layout;
+use lb_tests::manifests::Protocol as Port;
+use lb_tests::poll;
+use lb_tests::scene::{BACKENDS, LIMIT, POD_PORT, SOON, Scene, TCP_PORT, UDP_PORT, vips};
+use lb_tests::traffic::{EchoServer, FailureKind, Load, Protocol, tcp_once};
+
+fn loads(scene: &Scene) -> Vec<Load> {
+    let netns = &scene.client().netns;
+    let [v4, v6] = vips(TCP_PORT);
+    let [dns4, dns6] = vips(UDP_PORT);
+    let pause = Duration::from_millis(2);
+    [(Protocol::Tcp, v4), (Protocol::Tcp, v6), (Protocol::Udp, dns4), (Protocol::Udp, dns6)]
+        .map(|(protocol, vip)| {
+            Load::builder(netns, protocol, vip).workers(1).pause(pause).conversations(5).limit(LIMIT).start().unwrap()
+        })
+        .into()
+}
+
+fn more_succeed(loads: &[Load]) {
+    let before: Vec<_> = loads.iter().map(Load::snapshot).collect();
+    poll::until("more successes on every load", SOON, || {
+        let now: Vec<_> = loads.iter().map(Load::snapshot).collect();
+        let all = now.iter().zip(&before).all(|(now, before)| {
+            now.succeeded > before.succeeded + 50 && now.conversations.messages > before.conversations.messages + 50
+        });
+        if all { Ok(()) } else { Err(format!("{:?}", now.iter().map(|load| load.succeeded).collect::<Vec<_>>())) }
+    })
+    .unwrap();
+}
+
+fn nothing_lost(loads: Vec<Load>) {
+    for load in loads {
+        let totals = load.stop();
+        assert_eq!(totals.failed(), 0, "{}", totals.describe_failures());
+        assert!(totals.conversations.broken.is_empty(), "{:?}", totals.conversations.broken);
+    }
+}
+
+#[test]
+fn c49_killed_under_traffic_loses_nothing_and_starts_again_without_a_write() {
+    for way in ["auto", "clsact"] {
+        let mut scene = Scene::start(Layout::Routed, &["--attach", way]).unwrap();
+        let loads = loads(&scene);
+        more_succeed(&loads);
+        for _ in 0..3 {
+            scene.agent.kill9().unwrap();
+            more_succeed(&loads);
+            scene.agent.restart().unwrap();
+            let report = scene.agent.wait_in_sync(SOON).unwrap();
+            assert_eq!(report.rows_written, 0, "{way}: an unchanged restart writes nothing");
+            more_succeed(&loads);
+        }
+        nothing_lost(loads);
+        assert_eq!(scene.agent.terminate().unwrap().code(), Some(0));
+        tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
+    }
+}
+
+#[test]
+fn what_changed_while_the_agent_was_away_is_in_force_once_it_is_back() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    scene.agent.kill9().unwrap();
+    let only = scene.lab.pod("b").clone();
+    let ports = [("http", POD_PORT, Port::Tcp), ("dns", POD_PORT, Port::Udp)];
+    scene.manifests.pods("web", &[&only], &ports);
+    scene.manifests.service("new", |service| {
+        service.cluster_ips(&["10.96.0.99"]).port("http", 80, Port::Tcp);
+    });
+    scene.manifests.pods("new", &[&only], &ports);
+    scene.manifests.write().unwrap();
+    scene.agent.restart().unwrap();
+    scene.agent.wait_in_sync(SOON).unwrap();
+    let netns = &scene.client().netns;
+    for vip in vips(TCP_PORT).into_iter().chain(["10.96.0.99:80".parse().unwrap()]) {
+        for _ in 0..10 {
+            assert_eq!(tcp_once(netns, vip, LIMIT).unwrap().backend, "b");
+        }
+    }
+}
+
+#[test]
+fn a_service_taken_away_is_gone_and_leaves_the_others_rows_alone() {
+    let mut scene = Scene::start(Layout::Bridged, &[]).unwrap();
+    let before = scene.tool().get("backends").unwrap();
+    let pod = scene.lab.pod("a").clone();
+    scene.manifests.service("other", |service| {
+        service.cluster_ips(&["10.96.0.50"]).port("http", 80, Port::Tcp);
+    });
+    scene.manifests.pods("other", &[&pod], &[("http", POD_PORT, Port::Tcp)]);
+    scene.manifests.write().unwrap();
+    let other = "10.96.0.50:80".parse().unwrap();
+    let netns = scene.client().netns.clone();
+    poll::until("the new Service", SOON, || tcp_once(&netns, other, LIMIT).map_err(|failure| format!("{failure:?}")))
+        .unwrap();
+    scene.manifests.remove_service("other").write().unwrap();
+    poll::until("the Service gone", SOON, || match tcp_once(&netns, other, Duration::from_millis(300)) {
+        Err(failure) if failure.kind == FailureKind::Timeout || failure.kind == FailureKind::Unreachable => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    poll::until("the rows as they were", Duration::from_secs(15), || {
+        let now = scene.tool().get("backends").map_err(|error| error.to_string())?;
+        if now == before { Ok(()) } else { Err(format!("{now}")) }
+    })
+    .unwrap();
+}
+
+#[test]
+fn one_agent_at_a_time() {
+    let scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let mut second = Agent::start(scene.node(), AgentConfig::new(scene.manifests.path())).unwrap();
+    assert_eq!(second.wait_end(SOON).unwrap().code(), Some(1));
+    let said = second.lines().unwrap().iter().map(|line| line.text.clone()).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("another switchboard agent runs"), "{said}");
+    tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
+}
+
+#[test]
+fn another_table_size_is_refused_and_what_is_in_force_stays() {
+    let mut scene = Scene::start(Layout::Routed, &["--max-flows", "4096"]).unwrap();
+    scene.agent.terminate().unwrap();
+    let config = AgentConfig::new(scene.manifests.path()).arg("--max-flows").arg("8192");
+    let mut other = Agent::start(scene.node(), config).unwrap();
+    assert_eq!(other.wait_end(SOON).unwrap().code(), Some(1));
+    let said = other.lines().unwrap().iter().map(|line| line.text.clone()).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("FLOWS_V4") && said.contains("4096"), "{said}");
+    tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
+}
+
+#[test]
+fn cleanup_removes_all_and_says_so() {
+    for way in ["auto", "clsact"] {
+        let mut scene = Scene::start(Layout::Routed, &["--attach", way]).unwrap();
+        let refused = scene.tool().run_on_pins(&["cleanup"]).unwrap();
+        assert_eq!(refused.code, Some(1), "while an agent runs");
+        scene.agent.terminate().unwrap();
+        let removed = scene.tool().run_on_pins(&["cleanup"]).unwrap();
+        assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+        assert!(removed.stdout.contains("removed"), "{}", removed.stdout);
+        assert!(!scene.node().pin_folder.exists(), "the pin folder is gone");
+        // The kernel lets go of a link a moment after its last name is gone.
+        let dial = || tcp_once(&scene.client().netns, vips(TCP_PORT)[0], Duration::from_millis(300));
+        let failure = poll::until("no translation", SOON, || match dial() {
+            Ok(reply) => Err(format!("{reply:?}")),
+            Err(failure) => Ok(failure),
+        })
+        .unwrap();
+        assert_ne!(failure.kind, FailureKind::Refused, "no program answers any more: {failure:?}");
+        let again = scene.tool().run_on_pins(&["cleanup"]).unwrap();
+        assert_eq!(again.code, Some(0));
+        scene.agent.restart().unwrap();
+        scene.agent.wait_in_sync(SOON).unwrap();
+        tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
+    }
+}
+
+#[test]
+fn pods_that_come_are_served_and_those_that_go_are_let_go() {
+    for layout in [Layout::Routed, Layout::Bridged] {
+        let mut scene = Scene::start(layout, &[]).unwrap();
+        let late = scene.lab.add_pod("node1", "late").unwrap();
+        poll::until("the new pod's Services", SOON, || {
+            tcp_once(&late.netns, vips(TCP_PORT)[0], Duration::from_millis(300)).map_err(|failure| format!("{failure:?}"))
+        })
+        .unwrap();
+        let _server = EchoServer::start(&late.netns, "late", &[POD_PORT]).unwrap();
+        scene.set_backends(&["late"]).unwrap();
+        for vip in vips(TCP_PORT) {
+            assert_eq!(tcp_once(&scene.client().netns, vip, LIMIT).unwrap().backend, "late");
+        }
+        scene.set_backends(&BACKENDS).unwrap();
+        scene.lab.remove_pod("late").unwrap();
+        let again = scene.lab.add_pod("node1", "again").unwrap();
+        poll::until("the next pod's Services", SOON, || {
+            tcp_once(&again.netns, vips(TCP_PORT)[1], Duration::from_millis(300)).map_err(|failure| format!("{failure:?}"))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_tool_works_while_the_agent_is_dead() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    scene.agent.kill9().unwrap();
+    let netns = scene.client().netns.clone();
+    let _held = lb_tests::traffic::Dial::to(vips(TCP_PORT)[0]).within(LIMIT).tcp_stream(&netns).unwrap();
+    let tool = scene.tool();
+    let services = tool.get("services").unwrap();
+    assert_eq!(services.as_array().unwrap().len(), 2, "{services}");
+    assert_eq!(services[1]["service"], "default/web:http/TCP");
+    assert_eq!(services[1]["serving"], 6);
+    assert_eq!(tool.get("backends").unwrap().as_array().unwrap().len(), 12);
+    assert_eq!(tool.get("frontends").unwrap().as_array().unwrap().len(), 4);
+    let flows = tool.get("flows").unwrap();
+    let flow = flows.as_array().unwrap().iter().find(|flow| flow["frontend"] == "10.96.0.10:80").unwrap();
+    assert_eq!(flow["state"], "established");
+    assert_eq!(flow["service"], "default/web:http/TCP");
+    for format in ["table", "yaml"] {
+        let output = tool.run_on_pins(&["get", "services", "--output", format]).unwrap();
+        assert!(output.stdout.contains("default/web:http/TCP"), "{}", output.stdout);
+    }
+}
