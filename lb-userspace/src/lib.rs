@@ -3,8 +3,6 @@
 //! Decides which rooms there are and in which direction they know each other:
 //! `source -> model <- plan -> tables <- datapath`; only `reconcile` and `cmd` see all.
 
-#![forbid(clippy::undocumented_unsafe_blocks)]
-
 pub mod cmd;
 pub mod datapath;
 pub mod flows;

@@ -17,6 +17,9 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The Service it belongs to; `None`: nobody's (C1, C3).
     pub service: Option<ObjectName>,
+    /// `resourceVersion`, by which it can be told which of two slices was written last (Kubernetes 1.35
+    /// made it comparable); 0 where the object does not say.
+    pub version: u64,
     /// Where its endpoints listen.
     pub ports: Vec<EndpointPort>,
     /// Its endpoints. Each listens on each port.

@@ -88,8 +88,6 @@ pub enum TrafficPolicy {
 pub enum NotProxied {
     /// It carries `service.kubernetes.io/service-proxy-name`: another proxy's.
     OtherProxy,
-    /// It carries `service.kubernetes.io/headless`.
-    HeadlessLabel,
     /// `clusterIP: None`: cluster DNS answers with the endpoints.
     Headless,
     /// It has no cluster address yet.
@@ -106,7 +104,6 @@ impl NotProxied {
             Self::OtherProxy => {
                 "the label service.kubernetes.io/service-proxy-name gives it to another proxy"
             }
-            Self::HeadlessLabel => "the label service.kubernetes.io/headless says that it is headless",
             Self::Headless => "it is headless (clusterIP: None): cluster DNS answers with its endpoints",
             Self::NoClusterIp => "it has no clusterIP yet: the API server assigns one, or write one",
             Self::ExternalName => "its type is ExternalName: cluster DNS answers with that name",

@@ -265,6 +265,7 @@ mod tests {
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("ns", name),
             service: Some(ObjectName::new("ns", service)),
+            version: 0,
             ports: Vec::new(),
             endpoints: vec![endpoint],
         })

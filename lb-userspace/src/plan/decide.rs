@@ -11,7 +11,7 @@ use super::choose::{Candidate, Served, Sets, Topology, choose};
 use super::decision::{Backend, Decision, Frontend, FrontendKind, ServicePortName};
 use super::frontends::{frontends, port_name, source_ranges};
 use super::owners::{FrontendAddress, Owners};
-use crate::model::{ObjectName, Service, ServicePort, State};
+use crate::model::{EndpointSlice, ObjectName, Service, ServicePort, State};
 
 /// What a Service is to be on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,23 +141,54 @@ fn frontend(service: &Service, address: FrontendAddress, kind: FrontendKind, set
     }
 }
 
-/// The endpoints of a service port, one for each address and port (C7, C8), sorted by those. Of
-/// several that disagree the local one counts, then the one that is ready, then the first by
-/// slice.
+/// The endpoints of a service port, one for each address and port (C7, C8), sorted by those.
 fn candidates<'a>(state: &'a State, service: &Service, port: &ServicePort) -> Vec<Candidate<'a>> {
-    let mut found: BTreeMap<SocketAddr, Candidate<'a>> = BTreeMap::new();
+    let mut found: BTreeMap<SocketAddr, (u64, Candidate<'a>)> = BTreeMap::new();
     for slice in state.slices_of(&service.name) {
-        let matching = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
-        for (number, endpoint) in matching.flat_map(|p| slice.endpoints.iter().map(|e| (p.port, e))) {
-            let addr = SocketAddr::new(endpoint.addr, number);
-            let local = endpoint.node.as_deref() == Some(state.node_name());
-            let candidate = Candidate { addr, endpoint, local };
-            let known = found.entry(addr).or_insert(candidate);
-            let rank = |c: &Candidate<'_>| (c.local, c.endpoint.ready, c.endpoint.serving);
-            if rank(&candidate) > rank(known) {
-                *known = candidate;
+        for (addr, candidate) in candidates_of_slice(slice, port, state.node_name()) {
+            let copy = (slice.version, candidate);
+            let known = found.entry(addr).or_insert(copy);
+            if counts_before(&copy, known) {
+                *known = copy;
             }
         }
     }
-    found.into_values().collect()
+    found.into_values().map(|(_, candidate)| candidate).collect()
+}
+
+/// Which of two slices' copies of an endpoint counts (C8). On one node they are one pod, on its way
+/// from slice to slice, and the slice that was written last knows better. Else an address has
+/// found a new pod: the one that is ready counts, then one with hints, so that the other does not
+/// switch topology off, then the local one.
+fn counts_before(new: &(u64, Candidate<'_>), known: &(u64, Candidate<'_>)) -> bool {
+    let rank = |candidate: &Candidate<'_>| {
+        let endpoint = candidate.endpoint;
+        let hinted = !endpoint.for_nodes.is_empty() || !endpoint.for_zones.is_empty();
+        (endpoint.ready, endpoint.serving, hinted, candidate.local)
+    };
+    let one_pod = new.1.endpoint.node.is_some() && new.1.endpoint.node == known.1.endpoint.node;
+    if one_pod && new.0 != known.0 {
+        return new.0 > known.0;
+    }
+    rank(&new.1) > rank(&known.1)
+}
+
+/// Within a slice two endpoints have one address where a pod network gives it away again before the
+/// first pod is gone. As kube-proxy has it, the last that is not terminating counts, else the first.
+fn candidates_of_slice<'a>(
+    slice: &'a EndpointSlice,
+    port: &ServicePort,
+    node: &str,
+) -> BTreeMap<SocketAddr, Candidate<'a>> {
+    let mut found: BTreeMap<SocketAddr, Candidate<'a>> = BTreeMap::new();
+    let matching = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+    for (number, endpoint) in matching.flat_map(|p| slice.endpoints.iter().map(move |e| (p.port, e))) {
+        let addr = SocketAddr::new(endpoint.addr, number);
+        let candidate = Candidate { addr, endpoint, local: endpoint.node.as_deref() == Some(node) };
+        let known = found.entry(addr).or_insert(candidate);
+        if !endpoint.terminating {
+            *known = candidate;
+        }
+    }
+    found
 }

@@ -8,10 +8,12 @@ use std::net::IpAddr;
 use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice as Source};
 
 use super::fields::{address, port, protocol};
-use super::service::{HEADLESS, OTHER_PROXY};
+use super::service::OTHER_PROXY;
 use super::{Converted, FieldPath, Report, nameless, object_name};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectKey, ObjectName};
 
+/// Any value of this label says that a slice is of use to cluster DNS only (C1).
+const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Names the Service that a slice belongs to (C3).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -23,17 +25,14 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
         return nameless(ObjectKey::EndpointSlice(name));
     }
     let mut report = Report::new(ObjectKey::EndpointSlice(name.clone()));
-    let Some(service) = service_of(source, &name) else {
-        return report.done(EndpointSlice { name, service: None, ports: Vec::new(), endpoints: Vec::new() });
-    };
-    let Some(ipv6) = family(source, &mut report) else {
-        return report.done(EndpointSlice {
-            name,
-            service: Some(service),
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-        });
-    };
+    let version =
+        source.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
+    let service = service_of(source, &name);
+    let empty = EndpointSlice { name, service, version, ports: Vec::new(), endpoints: Vec::new() };
+    if empty.service.is_none() {
+        return report.done(empty);
+    }
+    let Some(ipv6) = family(source, &mut report) else { return report.done(empty) };
     let ports = ports(source, &mut report);
     let mut endpoints = Vec::new();
     for (index, endpoint) in source.endpoints.iter().flatten().enumerate() {
@@ -44,7 +43,7 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
         };
         endpoints.extend(ip.map(|ip| convert(endpoint, ip)));
     }
-    report.done(EndpointSlice { name, service: Some(service), ports, endpoints })
+    report.done(EndpointSlice { ports, endpoints, ..empty })
 }
 
 fn service_of(source: &Source, name: &ObjectName) -> Option<ObjectName> {

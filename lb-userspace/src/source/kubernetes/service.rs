@@ -2,6 +2,10 @@
 //!
 //! Decides contract C1, C2, C18's `ipMode`, C20 and the defaults of C30. Invariant: an unusable
 //! source range never opens what it was to guard.
+//!
+//! The label `service.kubernetes.io/headless` alone does not make a Service headless: kube-proxy
+//! 1.36 skips the slices that carry it and keeps the Service, whose frontends then reject. The
+//! recordings show it, so it is the same here; only `clusterIP: None` skips the Service.
 
 use std::net::IpAddr;
 
@@ -14,8 +18,6 @@ use crate::model::{Families, NotProxied, ObjectKey, Service, ServicePort, Traffi
 
 /// Any value of this label gives a Service or slice to another proxy (C1).
 pub(super) const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
-/// Any value of this label says that a Service or slice is headless (C1).
-pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Seconds of ClientIP affinity where the object names none (C30).
 const AFFINITY_SECONDS: i32 = 10_800;
@@ -89,8 +91,6 @@ fn not_proxied(source: &Source, spec: &ServiceSpec) -> Option<NotProxied> {
     let cluster_ip = spec.cluster_ip.as_deref().or(spec.cluster_ips.as_deref()?.first().map(String::as_str));
     if labelled(OTHER_PROXY) {
         Some(NotProxied::OtherProxy)
-    } else if labelled(HEADLESS) {
-        Some(NotProxied::HeadlessLabel)
     } else if spec.type_.as_deref() == Some("ExternalName") {
         Some(NotProxied::ExternalName)
     } else {
