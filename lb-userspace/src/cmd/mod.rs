@@ -3,10 +3,12 @@
 //! Decides names, options and exit codes. Knows everyone and decides nothing of what they do. Invariant: what
 //! goes to stdout is the answer; everything else goes to stderr.
 
+pub mod check;
 pub mod cleanup;
 pub mod complete;
 pub mod get;
 pub mod output;
+pub mod plan;
 pub mod run;
 
 use std::io::IsTerminal as _;
@@ -20,7 +22,6 @@ use tracing_subscriber::EnvFilter;
 #[command(
     name = "switchboard",
     version,
-    about,
     propagate_version = true,
     after_help = "Exit codes: 0 all well, 1 failed, 2 wrong usage, 3 findings that need a look."
 )]
@@ -48,6 +49,8 @@ enum LogFormat {
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     Run(Box<run::Args>),
+    Check(check::Args),
+    Plan(plan::Args),
     Get(get::Args),
     Cleanup(cleanup::Args),
     Complete(complete::Args),
@@ -62,6 +65,8 @@ impl Cli {
         self.start_logging()?;
         match &self.command {
             Command::Run(args) => run::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Plan(args) => plan::run(args),
             Command::Get(args) => get::run(args),
             Command::Cleanup(args) => cleanup::run(args),
             Command::Complete(args) => Ok(complete::run(args)),

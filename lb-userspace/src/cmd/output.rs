@@ -70,5 +70,5 @@ fn table<T: Tabular>(rows: &[T]) -> String {
     if rows.is_empty() {
         return format!("nothing to show (columns: {})", T::COLUMNS.join(", "));
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

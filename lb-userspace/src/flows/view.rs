@@ -43,7 +43,7 @@ pub fn flows<A: Address>(rows: &HashMap<FlowKey<A>, FlowRow<A>>, idle: impl Fn(u
         .filter(|(key, row)| key.hook == Hook::INGRESS && row.flags.has(FlowFlags::FORWARD))
         .map(|(key, row)| view(key, row, rows, &idle))
         .collect();
-    flows.sort_by(|a, b| (a.frontend, a.client).cmp(&(b.frontend, b.client)));
+    flows.sort_by_key(|flow| (flow.frontend, flow.client));
     flows
 }
 

@@ -87,9 +87,8 @@ impl Watcher {
     /// # Errors
     /// Where the netlink socket is gone.
     pub async fn changed(&mut self) -> anyhow::Result<()> {
-        match timeout(LOOK_AGAIN, self.messages.next()).await {
-            Ok(None) => anyhow::bail!("the netlink socket was closed"),
-            Ok(Some(_)) | Err(_) => {}
+        if let Ok(None) = timeout(LOOK_AGAIN, self.messages.next()).await {
+            anyhow::bail!("the netlink socket was closed");
         }
         // What else is there already needs no look of its own.
         while let Ok(Some(_)) = timeout(Duration::ZERO, self.messages.next()).await {}
