@@ -16,7 +16,13 @@ fn loads(scene: &Scene) -> Vec<Load> {
     let pause = Duration::from_millis(2);
     [(Protocol::Tcp, v4), (Protocol::Tcp, v6), (Protocol::Udp, dns4), (Protocol::Udp, dns6)]
         .map(|(protocol, vip)| {
-            Load::builder(netns, protocol, vip).workers(1).pause(pause).conversations(5).limit(LIMIT).start().unwrap()
+            Load::builder(netns, protocol, vip)
+                .workers(1)
+                .pause(pause)
+                .conversations(5)
+                .limit(LIMIT)
+                .start()
+                .unwrap()
         })
         .into()
 }
@@ -26,9 +32,14 @@ fn more_succeed(loads: &[Load]) {
     poll::until("more successes on every load", SOON, || {
         let now: Vec<_> = loads.iter().map(Load::snapshot).collect();
         let all = now.iter().zip(&before).all(|(now, before)| {
-            now.succeeded > before.succeeded + 50 && now.conversations.messages > before.conversations.messages + 50
+            now.succeeded > before.succeeded + 50
+                && now.conversations.messages > before.conversations.messages + 50
         });
-        if all { Ok(()) } else { Err(format!("{:?}", now.iter().map(|load| load.succeeded).collect::<Vec<_>>())) }
+        if all {
+            Ok(())
+        } else {
+            Err(format!("{:?}", now.iter().map(|load| load.succeeded).collect::<Vec<_>>()))
+        }
     })
     .unwrap();
 }
@@ -95,11 +106,15 @@ fn a_service_taken_away_is_gone_and_leaves_the_others_rows_alone() {
     scene.manifests.write().unwrap();
     let other = "10.96.0.50:80".parse().unwrap();
     let netns = scene.client().netns.clone();
-    poll::until("the new Service", SOON, || tcp_once(&netns, other, LIMIT).map_err(|failure| format!("{failure:?}")))
-        .unwrap();
+    poll::until("the new Service", SOON, || {
+        tcp_once(&netns, other, LIMIT).map_err(|failure| format!("{failure:?}"))
+    })
+    .unwrap();
     scene.manifests.remove_service("other").write().unwrap();
     poll::until("the Service gone", SOON, || match tcp_once(&netns, other, Duration::from_millis(300)) {
-        Err(failure) if failure.kind == FailureKind::Timeout || failure.kind == FailureKind::Unreachable => Ok(()),
+        Err(failure) if failure.kind == FailureKind::Timeout || failure.kind == FailureKind::Unreachable => {
+            Ok(())
+        }
         other => Err(format!("{other:?}")),
     })
     .unwrap();
@@ -165,7 +180,8 @@ fn pods_that_come_are_served_and_those_that_go_are_let_go() {
         let mut scene = Scene::start(layout, &[]).unwrap();
         let late = scene.lab.add_pod("node1", "late").unwrap();
         poll::until("the new pod's Services", SOON, || {
-            tcp_once(&late.netns, vips(TCP_PORT)[0], Duration::from_millis(300)).map_err(|failure| format!("{failure:?}"))
+            tcp_once(&late.netns, vips(TCP_PORT)[0], Duration::from_millis(300))
+                .map_err(|failure| format!("{failure:?}"))
         })
         .unwrap();
         let _server = EchoServer::start(&late.netns, "late", &[POD_PORT]).unwrap();
@@ -177,7 +193,8 @@ fn pods_that_come_are_served_and_those_that_go_are_let_go() {
         scene.lab.remove_pod("late").unwrap();
         let again = scene.lab.add_pod("node1", "again").unwrap();
         poll::until("the next pod's Services", SOON, || {
-            tcp_once(&again.netns, vips(TCP_PORT)[1], Duration::from_millis(300)).map_err(|failure| format!("{failure:?}"))
+            tcp_once(&again.netns, vips(TCP_PORT)[1], Duration::from_millis(300))
+                .map_err(|failure| format!("{failure:?}"))
         })
         .unwrap();
     }

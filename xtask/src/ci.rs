@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{lint, setup, terminal, test};
+use crate::{demo, lint, setup, terminal, test};
 
 /// Runs everything.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -21,6 +21,14 @@ pub(crate) fn run() -> Result<ExitCode> {
     if lint != ExitCode::SUCCESS {
         terminal::failure("lint failed (above); the tests run all the same");
     }
+    let demo = demo::run(&demo::Options { json: true, keep: false }).unwrap_or_else(|error| {
+        terminal::failure(&format!("{error:#}"));
+        ExitCode::FAILURE
+    });
+    if demo != ExitCode::SUCCESS {
+        terminal::failure("the demo failed (above); the tests run all the same");
+    }
     let test = test::run(&test::Options::default())?;
-    Ok(if lint == ExitCode::SUCCESS { test } else { ExitCode::FAILURE })
+    let all_well = lint == ExitCode::SUCCESS && demo == ExitCode::SUCCESS;
+    Ok(if all_well { test } else { ExitCode::FAILURE })
 }
