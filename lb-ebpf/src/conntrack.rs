@@ -4,12 +4,12 @@
 //! half-open table to the settled one. Must not touch packets. Invariant: a row that sends packets one way
 //! implies the row that translates their replies; no row of a live flow is overwritten.
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
 use lb_common::abi::{BackendFlags, FlowFlags, FlowRow, Hook, Verdict, Word};
 use lb_common::address::{Port, Protocol};
 use lb_common::flow_state::{PairState, SideState, opens};
 use lb_common::wire::Segment;
 
+use crate::kernel;
 use crate::maps::{self, Family, Key, Row, Settled};
 use crate::service::Choice;
 
@@ -65,7 +65,7 @@ fn is_dead<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
         return true;
     }
     let config = maps::config();
-    let age = maps::now().wrapping_sub(row.last_seen);
+    let age = kernel::ticks().wrapping_sub(row.last_seen);
     let half_open = !maps::is_settled(key);
     half_open && age > config.opening_timeout.wrapping_mul(config.ticks_per_second)
 }
@@ -105,7 +105,7 @@ pub(crate) fn open<A: Family>(
 /// Row 1 of a flow, before its replies' tuple is known to be free.
 #[inline(never)]
 fn begin<A: Family>(key: &Key<A>, service_port: u32, choice: &Choice<A>, row: &mut Row<A>) {
-    let now = maps::now();
+    let now = kernel::ticks();
     let hairpin = choice.addr == { key.src } && choice.generation != 0;
     let state = if key.protocol == Protocol::TCP { SideState::OPENING } else { SideState::OPEN };
     *row = Word::new(FlowRow {
@@ -260,7 +260,7 @@ fn move_row<A: Family>(key: &Key<A>) -> Settled {
 /// answer. `key` and `row` are its ingress row.
 #[inline(never)]
 pub(crate) fn settle_one_sided<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segment<A>) {
-    let age = maps::now().wrapping_sub(row.since);
+    let age = kernel::ticks().wrapping_sub(row.since);
     if segment.protocol == Protocol::UDP && age >= maps::config().ticks_per_second {
         let Some(reply) = maps::reply::<A>().map(|(_, row)| row) else { return };
         let back = Word::new(key.partner(row));
@@ -271,9 +271,7 @@ pub(crate) fn settle_one_sided<A: Family>(key: &Key<A>, row: &Row<A>, segment: &
 }
 
 #[inline(always)]
-pub(crate) fn random_port() -> Port {
-    // SAFETY: a helper without arguments.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let span = (u16::MAX - FIRST_PORT) as u64 + 1;
-    Port::new(FIRST_PORT + ((random as u64 * span) >> 32) as u16)
+fn random_port() -> Port {
+    let span = u32::from(u16::MAX - FIRST_PORT) + 1;
+    Port::new(FIRST_PORT.wrapping_add(kernel::random_below(span) as u16))
 }

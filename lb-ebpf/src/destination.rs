@@ -14,7 +14,7 @@ use crate::maps::{self, Family, Flow, Key, Missing, Row};
 use crate::packet::Packet;
 use crate::rewrite::{self, End};
 use crate::service::Choice;
-use crate::{conntrack, icmp, parse, reject, service};
+use crate::{conntrack, icmp, kernel, parse, reject, service};
 
 /// A plain packet of a settled flow, or of nobody's; `None`: [`slow`] has to look.
 #[inline(never)]
@@ -154,7 +154,7 @@ fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A
 /// Notes what a packet says of its flow: at most one store for the time, one for the state.
 #[inline(always)]
 pub(crate) fn advance<A: Family>(segment: &Segment<A>, flow: &Flow<A>) {
-    let now = maps::now();
+    let now = kernel::ticks();
     if now.wrapping_sub(flow.row.last_seen) >= maps::config().ticks_per_second {
         flow.touch(now);
     }

@@ -10,12 +10,19 @@
     unreachable_pub,
     reason = "the entry points' macro leaves their functions undocumented and public"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::multiple_bound_locations,
+    clippy::needless_pass_by_value,
+    reason = "helpers take and give wider registers than they fill; bytemuck's derive repeats bounds; entry points get contexts"
+)]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod conntrack;
 mod destination;
 mod fragment;
 mod icmp;
+mod kernel;
 mod maps;
 mod masquerade;
 mod packet;

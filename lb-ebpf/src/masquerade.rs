@@ -4,12 +4,11 @@
 //! is masqueraded. Invariant: a tuple is given out only where no flow holds it; without an
 //! address or a free port the packet is dropped and counted.
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
 use lb_common::abi::{Config, FlowFlags, InterfaceRow, Verdict, Word};
 use lb_common::address::{Address, Port, V4, V6};
 
-use crate::conntrack;
 use crate::maps::{self, Family, Key, Row};
+use crate::{conntrack, kernel};
 
 const PORT_TRIES: u32 = 32;
 
@@ -56,10 +55,8 @@ fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> Result<(), Verdict> {
 #[inline(always)]
 fn port(config: &Config) -> Port {
     let first = config.masquerade_port_first;
-    let span = u64::from(config.masquerade_port_last.wrapping_sub(first)) + 1;
-    // SAFETY: a helper without arguments.
-    let random = unsafe { bpf_get_prandom_u32() };
-    Port::new(first.wrapping_add(((random as u64 * span) >> 32) as u16))
+    let span = u32::from(config.masquerade_port_last.wrapping_sub(first)) + 1;
+    Port::new(first.wrapping_add(kernel::random_below(span) as u16))
 }
 
 /// The address of a family that an interface masquerades with.

@@ -4,7 +4,6 @@
 //! (RFC 792, RFC 4443), from the address that was dialled. Must not know why. Invariant: a
 //! reset, an ICMP message or a later fragment is never answered.
 
-use aya_ebpf::helpers::generated::bpf_csum_diff;
 use bytemuck::{Pod, Zeroable};
 use lb_common::abi::Verdict;
 use lb_common::address::{Protocol, V4, V6};
@@ -15,6 +14,7 @@ use lb_common::wire::{
     icmp_v6,
 };
 
+use crate::kernel;
 use crate::packet::{Packet, Refused};
 
 const HOP_LIMIT: u8 = 64;
@@ -119,7 +119,7 @@ impl Refusal for V4 {
 
     #[inline(always)]
     fn pseudo_header(segment: &Segment<Self>, protocol: Protocol, len: usize) -> u32 {
-        partial(&[segment.dst, segment.src], (u32::from(protocol.0) + len as u32).to_be())
+        kernel::checksum([segment.dst, segment.src], (u32::from(protocol.0) + len as u32).to_be())
     }
 
     #[inline(always)]
@@ -146,7 +146,7 @@ impl Refusal for V6 {
 
     #[inline(always)]
     fn pseudo_header(segment: &Segment<Self>, protocol: Protocol, len: usize) -> u32 {
-        partial(&[segment.dst, segment.src], (u32::from(protocol.0) + len as u32).to_be())
+        kernel::checksum([segment.dst, segment.src], (u32::from(protocol.0) + len as u32).to_be())
     }
 
     #[inline(always)]
@@ -200,15 +200,5 @@ fn send_back<A: Refusal, P: Packet, T: Pod>(
 #[inline(always)]
 fn sum<T: Pod>(value: &T, start: u32) -> Be16 {
     // Sums of words in memory order give a checksum in memory order (RFC 1071 section 2 B).
-    Be16(csum::finish(partial(value, start).into()))
-}
-
-/// The running sum over `value`, whose size is a multiple of four, on top of `start`.
-#[inline(always)]
-fn partial<T: Pod>(value: &T, start: u32) -> u32 {
-    let mut value = *value;
-    // SAFETY: the helper reads exactly the bytes of `value`.
-    unsafe {
-        bpf_csum_diff(core::ptr::null_mut(), 0, (&raw mut value).cast(), size_of::<T>() as u32, start) as u32
-    }
+    Be16(csum::finish(kernel::checksum(*value, start).into()))
 }

@@ -4,11 +4,11 @@
 //! Must not know why. Invariant: address, ports and checksums change together or the packet is
 //! dropped ([`Verdict::DroppedRewriteFailed`]).
 
-use aya_ebpf::helpers::generated::bpf_csum_diff;
 use lb_common::abi::Verdict;
 use lb_common::address::{Address, Port, Protocol};
 use lb_common::wire::{Fragment, Ipv4Header, Ipv6Header, Segment, TcpHeader, UdpHeader};
 
+use crate::kernel;
 use crate::maps::{Family, Row};
 use crate::packet::{Change, Checksum, Packet, Refused};
 
@@ -89,17 +89,10 @@ pub(crate) fn address<A: Family, P: Packet>(
 #[inline(always)]
 pub(crate) fn address_change<A: Address>(old: A, new: A) -> Change {
     if A::IS_V6 {
-        Change::PseudoHeaderDiff(diff(old, new))
+        Change::PseudoHeaderDiff(kernel::checksum_diff(old, new))
     } else {
         Change::PseudoHeader(old.fold(), new.fold())
     }
-}
-
-/// The one's complement difference between two addresses.
-#[inline(always)]
-pub(crate) fn diff<A: Address>(mut old: A, mut new: A) -> i64 {
-    // SAFETY: both are read as `A::BYTES` bytes, a multiple of four, which they have.
-    unsafe { bpf_csum_diff((&raw mut old).cast(), A::BYTES, (&raw mut new).cast(), A::BYTES, 0) }
 }
 
 /// Two ports as they stand at the head of a transport header.

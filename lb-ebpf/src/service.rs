@@ -4,12 +4,12 @@
 //! packets. Invariant: every backend of the set is equally likely (contract C28), and a
 //! choice names a backend that owns its id at this moment.
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
 use lb_common::abi::{
     AffinityKey, AffinityRow, BackendFlags, BackendId, FrontendFlags, FrontendRow, SlotRange, Verdict, Word,
 };
 use lb_common::address::Port;
 
+use crate::kernel;
 use crate::maps::{self, Family, Key};
 
 /// A chosen backend.
@@ -53,7 +53,7 @@ pub(crate) fn choose<A: Family>(
 #[inline(always)]
 fn sticky<A: Family>(key: &Key<A>, frontend: &FrontendRow, set: SlotRange) -> Result<Choice<A>, Verdict> {
     let client = Word::new(AffinityKey { client: key.src, service_port: frontend.service_port, pad: 0 });
-    let now = maps::now();
+    let now = kernel::ticks();
     let lifetime = frontend.affinity_seconds.wrapping_mul(maps::config().ticks_per_second);
     let choice = match maps::affinity(&client).map(|last| (last, maps::backend::<A>(last.backend))) {
         Some((last, backend))
@@ -76,13 +76,10 @@ fn sticky<A: Family>(key: &Key<A>, frontend: &FrontendRow, set: SlotRange) -> Re
     Ok(choice)
 }
 
-/// Any backend of the set. Scaling a random number by multiplication has no bias worth the name, and no
-/// division.
+/// Any backend of the set.
 #[inline(always)]
 fn pick<A: Family>(set: SlotRange) -> Result<Choice<A>, Verdict> {
-    // SAFETY: a helper without arguments.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let offset = ((random as u64 * set.len as u64) >> 32) as u32;
+    let offset = kernel::random_below(set.len);
     let id = maps::slot(set.start.wrapping_add(offset)).ok_or(Verdict::DroppedNoBackendRow)?;
     let backend = maps::backend::<A>(id);
     if backend.generation == 0 || { backend.port } == Port::NONE {

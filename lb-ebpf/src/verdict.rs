@@ -4,11 +4,10 @@
 //! reached. Invariant: called once, last.
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::bpf_redirect;
 use lb_common::abi::{Action, Verdict};
 
-use crate::maps;
 use crate::packet::Packet;
+use crate::{kernel, maps};
 
 /// Counts the verdict and turns it into a traffic-control action. A packet that goes on is left to the
 /// next program on the hook, so that others' programs run too.
@@ -18,7 +17,6 @@ pub(crate) fn finish<P: Packet>(verdict: Verdict, packet: &P) -> i32 {
     match verdict.action() {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
-        // SAFETY: a helper without pointers.
-        Action::Answer => unsafe { bpf_redirect(packet.ifindex(), 0) as i32 },
+        Action::Answer => kernel::redirect(packet.ifindex()),
     }
 }

@@ -46,7 +46,7 @@ pub fn print<T: Tabular>(rows: &[T], format: Format) -> anyhow::Result<()> {
 /// Prints a text and a newline.
 ///
 /// # Errors
-/// As [`print`].
+/// As for rows.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -70,5 +70,9 @@ fn table<T: Tabular>(rows: &[T]) -> String {
     if rows.is_empty() {
         return format!("nothing to show (columns: {})", T::COLUMNS.join(", "));
     }
-    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -19,6 +19,9 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchb
 /// The programs at traffic-control hooks, by name.
 pub const CLASSIFIERS: [&str; 2] = ["pod_ingress", "pod_egress"];
 
+/// The loaded programs. Dropping them leaves what is pinned or attached at work.
+pub type Programs = Ebpf;
+
 /// How many rows each map gets, where it is not its default.
 pub type Sizes = BTreeMap<&'static str, u32>;
 

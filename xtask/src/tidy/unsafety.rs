@@ -9,7 +9,8 @@ use proc_macro2::{TokenStream, TokenTree};
 use super::{Finding, Source};
 
 /// Files and folders that may say `unsafe`.
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 8] = [
+    "lb-ebpf/src/kernel",
     "lb-ebpf/src/main.rs",
     "lb-ebpf/src/maps",
     "lb-ebpf/src/packet",
@@ -33,7 +34,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         .map(|line| {
             source.finding(
                 line,
-                "`unsafe` stands only in lb-ebpf's packet, maps, tc, xdp, sock and main, and in the agent's datapath",
+                "`unsafe` stands only in lb-ebpf's kernel, packet, maps, tc, xdp, sock and main, and in the agent's datapath",
                 "use a safe wrapper there, or a library's",
             )
         })

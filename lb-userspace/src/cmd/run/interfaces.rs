@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use aya::Ebpf;
 use lb_common::abi::{InterfaceRow, Role};
 
 use crate::datapath::attach::{self, Interface, Way};
 use crate::datapath::kernel;
+use crate::datapath::object::Programs;
 use crate::datapath::pins::Pins;
 use crate::datapath::table::Table;
 use crate::net::links::{Link, Watcher};
@@ -26,7 +26,7 @@ const ETHERNET: u32 = 14;
 /// The host's interfaces and the programs on them.
 pub(super) struct Interfaces {
     watcher: Watcher,
-    ebpf: Ebpf,
+    programs: Programs,
     pins: Pins,
     rows: Table<u32, InterfaceRow>,
     way: Way,
@@ -37,7 +37,7 @@ pub(super) struct Interfaces {
 
 impl Interfaces {
     pub(super) fn new(
-        ebpf: Ebpf,
+        programs: Programs,
         pins: Pins,
         way: Way,
         patterns: Option<Vec<String>>,
@@ -45,7 +45,7 @@ impl Interfaces {
         Ok(Self {
             watcher: Watcher::new().context("watching the host's interfaces")?,
             rows: kernel::interfaces(&pins)?,
-            ebpf,
+            programs,
             pins,
             way,
             patterns,
@@ -119,7 +119,7 @@ impl Interfaces {
         let interface = Interface { index: link.index, name: link.name.clone() };
         let known = self.attached.get(&link.index);
         if known.is_none() {
-            attach::attach(&mut self.ebpf, &self.pins, &interface, self.way)?;
+            attach::attach(&mut self.programs, &self.pins, &interface, self.way)?;
             tracing::info!(interface = link.name, "attached");
         }
         self.attached.insert(link.index, interface);

@@ -5,8 +5,11 @@
 //! another key without waiting for readers; so the row is copied, its tag compared
 //! afterwards, and a mismatch looked up once more.
 
+mod scratch;
+
+pub(crate) use scratch::{Scratch, holder, out, reply, work};
+
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
-use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use bytemuck::Zeroable as _;
@@ -16,9 +19,7 @@ use lb_common::abi::{
 };
 use lb_common::address::{V4, V6};
 use lb_common::flow_state::SideState;
-use lb_common::wire::{Network, Segment};
-
-use crate::service::Choice;
+use lb_common::wire::Network;
 
 macro_rules! family_maps {
     ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $scratch:ident) => {
@@ -122,14 +123,14 @@ impl<A: Family> Flow<A> {
     pub(crate) fn touch(&self, now: u32) {
         // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between,
         // another flow looks a little younger than it is.
-        unsafe { (&raw mut (**self.at).last_seen).write(now) }
+        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).last_seen).write(now) }
     }
 
     /// Writes what this side has said.
     #[inline(always)]
     pub(crate) fn set_state(&self, state: u8) {
         // SAFETY: as above; a state that strays is put right by that flow's next packet.
-        unsafe { (&raw mut (**self.at).state).write(state) }
+        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).state).write(state) }
     }
 }
 
@@ -180,61 +181,6 @@ macro_rules! tagged {
     }};
 }
 
-/// Room that the stack has not; each part for one function at a time.
-#[repr(C)]
-pub(crate) struct Scratch<A: Network> {
-    work: Work<A>,
-    reply: Entry<A>,
-    out: Entry<A>,
-    holder: Row<A>,
-}
-
-/// The packet at hand, for the slow paths.
-#[repr(C)]
-pub(crate) struct Work<A: Network> {
-    /// What was read of it.
-    pub(crate) segment: Segment<A>,
-    /// Its key.
-    pub(crate) key: Key<A>,
-    /// Its row.
-    pub(crate) row: Row<A>,
-    /// Where it goes, if it is new.
-    pub(crate) choice: Choice<A>,
-}
-
-/// A flow row with its key, while it is made.
-type Entry<A> = (Key<A>, Row<A>);
-
-macro_rules! room {
-    ($(#[$doc:meta])* $name:ident: $room:ident) => {
-        $(#[$doc])*
-        #[inline(always)]
-        pub(crate) fn $name<A: Family>() -> Option<&'static mut $room<A>> {
-            // SAFETY: programs run with bottom halves off, to their end, so this CPU's room has one user; the parts do not
-            // overlap, and each function asks for its own once. Map memory stays mapped while the program runs, and every
-            // bit pattern that gets read was written as a value before.
-            A::maps().scratch.get_ptr_mut(0).map(|at| unsafe { &mut *(&raw mut (*at).$name) })
-        }
-    };
-}
-
-room! {
-    /// For `slow`.
-    work: Work
-}
-room! {
-    /// For whoever makes a row that translates replies: 4 or 3.
-    reply: Entry
-}
-room! {
-    /// For whoever makes row 2.
-    out: Entry
-}
-room! {
-    /// For whoever looks at another flow's row.
-    holder: Row
-}
-
 /// Copies the row of that key, from either table; `false` where there is none.
 #[inline(never)]
 pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
@@ -258,7 +204,7 @@ pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
 pub(crate) fn state<A: Family>(key: &Key<A>) -> Option<SideState> {
     let at = A::maps().flows.get_ptr(key).or_else(|| A::maps().embryonic.get_ptr(key))?;
     // SAFETY: map memory stays mapped while the program runs; a stray value only misjudges one packet.
-    Some(SideState(unsafe { (**at).state }))
+    Some(SideState(unsafe { (*at.cast::<FlowRow<A>>()).state }))
 }
 
 /// Is there a half-open row of that key?
@@ -402,13 +348,6 @@ pub(crate) fn interface(ifindex: u32) -> InterfaceRow {
 #[inline(always)]
 pub(crate) fn config() -> Config {
     CONFIG.get(0).copied().unwrap_or_else(Config::zeroed)
-}
-
-/// The kernel's clock, low 32 bits, in ticks.
-#[inline(always)]
-pub(crate) fn now() -> u32 {
-    // SAFETY: a helper without arguments; the JIT inlines it.
-    unsafe { bpf_jiffies64() as u32 }
 }
 
 /// Moves a verdict's counter.

@@ -1,0 +1,47 @@
+//! The kernel's helpers that touch neither packet nor map, as safe functions.
+//!
+//! Decides nothing. Must not know what an answer is for. Invariant: pointers given to the kernel are made here,
+//! from values, with those values' sizes.
+
+use aya_ebpf::helpers::generated::bpf_csum_diff;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_redirect};
+use bytemuck::Pod;
+
+/// The clock, low 32 bits, in ticks.
+#[inline(always)]
+pub(crate) fn ticks() -> u32 {
+    // SAFETY: a helper without arguments; the JIT inlines it.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// A number below `bound`, every one as likely but for one part in 2^32 / `bound`: a multiplication where a
+/// remainder would need a division.
+#[inline(always)]
+pub(crate) fn random_below(bound: u32) -> u32 {
+    // SAFETY: a helper without arguments.
+    let random = unsafe { bpf_get_prandom_u32() };
+    ((u64::from(random) * u64::from(bound)) >> 32) as u32
+}
+
+/// Sends the packet out of an interface once the program ends; returns the hook's action.
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32) -> i32 {
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// The one's complement difference between two values of a size that is a multiple of four.
+#[inline(always)]
+pub(crate) fn checksum_diff<T: Pod>(mut old: T, mut new: T) -> i64 {
+    let size = size_of::<T>() as u32;
+    // SAFETY: the helper reads exactly the bytes of both.
+    unsafe { bpf_csum_diff((&raw mut old).cast(), size, (&raw mut new).cast(), size, 0) }
+}
+
+/// The running checksum over a value of a size that is a multiple of four, on top of `start`.
+#[inline(always)]
+pub(crate) fn checksum<T: Pod>(mut value: T, start: u32) -> u32 {
+    let size = size_of::<T>() as u32;
+    // SAFETY: the helper reads exactly the bytes of `value`.
+    unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, (&raw mut value).cast(), size, start) as u32 }
+}

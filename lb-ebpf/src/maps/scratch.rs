@@ -1,0 +1,64 @@
+//! Room for rows that the stack has not.
+//!
+//! Decides which parts there are. Must not know what is kept in them. Invariant: each part has one user at a time,
+//! since programs run with bottom halves off, to their end, and each function asks for its own part once.
+
+use lb_common::wire::{Network, Segment};
+
+use super::{Family, Key, Row};
+use crate::service::Choice;
+
+/// Room that the stack has not; each part for one function at a time.
+#[repr(C)]
+pub(crate) struct Scratch<A: Network> {
+    work: Work<A>,
+    reply: Entry<A>,
+    out: Entry<A>,
+    holder: Row<A>,
+}
+
+/// The packet at hand, for the slow paths.
+#[repr(C)]
+pub(crate) struct Work<A: Network> {
+    /// What was read of it.
+    pub(crate) segment: Segment<A>,
+    /// Its key.
+    pub(crate) key: Key<A>,
+    /// Its row.
+    pub(crate) row: Row<A>,
+    /// Where it goes, if it is new.
+    pub(crate) choice: Choice<A>,
+}
+
+/// A flow row with its key, while it is made.
+type Entry<A> = (Key<A>, Row<A>);
+
+macro_rules! room {
+    ($(#[$doc:meta])* $name:ident: $room:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name<A: Family>() -> Option<&'static mut $room<A>> {
+            // SAFETY: programs run with bottom halves off, to their end, so this CPU's room has one user; the parts do not
+            // overlap, and each function asks for its own once. Map memory stays mapped while the program runs, and every
+            // bit pattern that gets read was written as a value before.
+            A::maps().scratch.get_ptr_mut(0).map(|at| unsafe { &mut *(&raw mut (*at).$name) })
+        }
+    };
+}
+
+room! {
+    /// For `slow`.
+    work: Work
+}
+room! {
+    /// For whoever makes a row that translates replies: 4 or 3.
+    reply: Entry
+}
+room! {
+    /// For whoever makes row 2.
+    out: Entry
+}
+room! {
+    /// For whoever looks at another flow's row.
+    holder: Row
+}
