@@ -26,6 +26,7 @@ pub mod agent;
 pub mod capture;
 pub mod lab;
 pub mod manifests;
+pub mod packets;
 pub mod poll;
 pub mod scene;
 pub mod traffic;

@@ -1,0 +1,271 @@
+//! The datapath without a network: a packet in, a packet, a verdict and rows out, by BPF_PROG_TEST_RUN.
+//!
+//! Decides how programs and maps are set up for that. Must not judge results, but for one thing: exactly one
+//! verdict counter moves in each run. Invariant: its pins go with it, also those of a process that died.
+
+mod frame;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::{TestRun as _, TestRunOptions};
+use bytemuck::Zeroable as _;
+use lb_common::abi::{
+    self, BackendFlags, BackendId, BackendRow, Config, FrontendFlags, FrontendKey, FrontendRow, InterfaceRow, Role,
+    SlotRange, Verdict,
+};
+use lb_common::address::{Address, Port, Protocol};
+use lb_userspace::datapath::clock::Clock;
+use lb_userspace::datapath::kernel::{self, FlowTables, KernelMaps};
+use lb_userspace::datapath::object::{self, Programs, Sizes};
+use lb_userspace::datapath::pins::Pins;
+use lb_userspace::tables::{Family, MapOp, Maps as _};
+
+pub use frame::{Frame, checksums_hold};
+
+use crate::lab::{PIN_ROOT, remove_leftovers};
+
+/// Ports for masqueraded flows in these tests.
+pub const MASQUERADE_PORTS: (u16, u16) = (61_000, 61_999);
+/// The loopback's index, by which test runs come in.
+const LOOPBACK: u32 = 1;
+
+/// The programs, and maps of their own.
+pub struct Datapath {
+    programs: Programs,
+    pins: Pins,
+    root: PathBuf,
+    maps: KernelMaps,
+    verdicts: PerCpuArray<MapData, u64>,
+    next_id: u32,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// The one counter that moved.
+    pub verdict: Verdict,
+    /// What the program returned: -1 to go on, 2 to drop, 7 to send back.
+    pub action: i32,
+    /// The packet afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// A service port, as rows.
+#[derive(Clone, Debug, Default)]
+pub struct Service<'a> {
+    /// What clients dial.
+    pub frontend: Option<SocketAddr>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Who serves.
+    pub backends: &'a [SocketAddr],
+    /// [`FrontendFlags`].
+    pub flags: u32,
+    /// Affinity, in seconds.
+    pub affinity_seconds: u32,
+}
+
+impl Datapath {
+    /// Loads programs and maps.
+    pub fn load() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        remove_leftovers()?;
+        let name = format!("sb{}-p{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let root = Path::new(PIN_ROOT).join(name);
+        let pins = Pins::at(&root);
+        pins.prepare()?;
+        let programs = object::load(Some(&pins), &sizes())?;
+        let verdicts = MapData::from_pin(pins.map(abi::VERDICTS)).context("opening VERDICTS")?;
+        let datapath = Self {
+            programs,
+            maps: KernelMaps::open(&pins)?,
+            verdicts: PerCpuArray::try_from(Map::PerCpuArray(verdicts)).context("opening VERDICTS")?,
+            pins,
+            root,
+            next_id: 1,
+        };
+        datapath.configure()?;
+        Ok(datapath)
+    }
+
+    fn configure(&self) -> Result<()> {
+        let config = Config {
+            abi_version: abi::ABI_VERSION,
+            ticks_per_second: Clock::read()?.ticks_per_second,
+            masquerade_port_first: MASQUERADE_PORTS.0,
+            masquerade_port_last: MASQUERADE_PORTS.1,
+            opening_timeout: 60,
+        };
+        kernel::set_config(&self.pins, &config)?;
+        self.set_masquerade_addresses("192.0.2.1", "2001:db8::1")
+    }
+
+    /// Sets the addresses that the test's interface masquerades with.
+    pub fn set_masquerade_addresses(&self, v4: &str, v6: &str) -> Result<()> {
+        let v4: std::net::Ipv4Addr = v4.parse().context("an IPv4 address")?;
+        let v6: std::net::Ipv6Addr = v6.parse().context("an IPv6 address")?;
+        let row = InterfaceRow {
+            role: Role::POD,
+            l2_len: 14,
+            masquerade_v4: v4.into(),
+            masquerade_v6: v6.into(),
+            pad: 0,
+        };
+        kernel::interfaces(&self.pins)?.put(&LOOPBACK, &row).context("writing INTERFACES")
+    }
+
+    /// The programs, by name, with the instructions that the verifier looked at and those of the program.
+    pub fn instruction_counts(&mut self) -> Result<Vec<(&'static str, u32, u32)>> {
+        let mut counts = Vec::new();
+        for name in object::CLASSIFIERS {
+            let info = object::classifier(&mut self.programs, name)?.info()?;
+            let size = info.size_translated().unwrap_or(0) / 8;
+            counts.push((name, info.verified_instruction_count().unwrap_or(0), size));
+        }
+        Ok(counts)
+    }
+
+    /// Publishes a service port; its backends get ids of their own, which it returns.
+    pub fn publish<A: Family>(&mut self, service: &Service<'_>) -> Result<Vec<BackendId>> {
+        let owner = self.next_id;
+        let ids: Vec<BackendId> = (owner..).take(service.backends.len()).map(BackendId).collect();
+        let count = u32::try_from(service.backends.len())?;
+        self.next_id += count + 1;
+        let flags = BackendFlags::SERVING | BackendFlags::IN_INSIDE_SET | BackendFlags::IN_OUTSIDE_SET;
+        let mut operations = Vec::new();
+        for (id, backend) in ids.iter().zip(service.backends) {
+            operations.push(A::put_backend(*id, backend_row::<A>(*backend, flags, owner)));
+        }
+        let range = SlotRange { start: owner, len: count };
+        operations.push(MapOp::PutSlots { start: owner, backends: ids.clone() });
+        if let Some(frontend) = service.frontend {
+            let key = frontend_key::<A>(frontend, service.protocol);
+            let row = FrontendRow {
+                tag: key.tag(),
+                service_port: owner,
+                flags: FrontendFlags(service.flags),
+                affinity_seconds: service.affinity_seconds,
+                inside: range,
+                outside: range,
+            };
+            operations.push(A::put_frontend(key, row));
+        }
+        self.maps.apply(&operations)?;
+        Ok(ids)
+    }
+
+    /// Writes a frontend's row as it is.
+    pub fn put_frontend<A: Family>(&mut self, frontend: SocketAddr, protocol: Protocol, row: FrontendRow) -> Result<()> {
+        Ok(self.maps.apply(&[A::put_frontend(frontend_key::<A>(frontend, protocol), row)])?)
+    }
+
+    /// Takes a backend out of service, as when its endpoint stops serving.
+    pub fn stop_serving<A: Family>(&mut self, id: BackendId, backend: SocketAddr) -> Result<()> {
+        Ok(self.maps.apply(&[A::put_backend(id, backend_row::<A>(backend, 0, 0))])?)
+    }
+
+    /// The service maps.
+    pub fn maps(&mut self) -> &mut KernelMaps {
+        &mut self.maps
+    }
+
+    /// The flow tables of IPv4.
+    pub fn flows_v4(&self) -> Result<FlowTables<lb_common::address::V4>> {
+        kernel::flows_v4(&self.pins)
+    }
+
+    /// The flow tables of IPv6.
+    pub fn flows_v6(&self) -> Result<FlowTables<lb_common::address::V6>> {
+        kernel::flows_v6(&self.pins)
+    }
+
+    /// Settled and half-open rows of both families.
+    pub fn row_counts(&self) -> Result<(usize, usize)> {
+        let (v4, v6) = (self.flows_v4()?, self.flows_v6()?);
+        let settled = v4.settled.rows()?.len() + v6.settled.rows()?.len();
+        Ok((settled, v4.embryonic.rows()?.len() + v6.embryonic.rows()?.len()))
+    }
+
+    /// Runs a program on a frame.
+    ///
+    /// # Panics
+    /// When not exactly one verdict counter moved.
+    pub fn run(&mut self, program: &str, frame: &[u8]) -> Result<Ran> {
+        let before = self.counters()?;
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = object::classifier(&mut self.programs, program)?
+            .test_run(options)
+            .with_context(|| format!("running {program} on a frame of {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        let after = self.counters()?;
+        let moved: Vec<(Verdict, u64)> = Verdict::ALL
+            .iter()
+            .zip(before.iter().zip(&after))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(verdict, (before, after))| (*verdict, after - before))
+            .collect();
+        assert!(matches!(moved[..], [(_, 1)]), "exactly one verdict counter moves once: {moved:?}");
+        Ok(Ran { verdict: moved[0].0, action: result.return_value.cast_signed(), frame: out })
+    }
+
+    /// What a pod sends.
+    pub fn from_pod(&mut self, frame: &[u8]) -> Ran {
+        self.run("pod_ingress", frame).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// What a pod is sent.
+    pub fn to_pod(&mut self, frame: &[u8]) -> Ran {
+        self.run("pod_egress", frame).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    fn counters(&self) -> Result<Vec<u64>> {
+        (0..Verdict::COUNT)
+            .map(|index| Ok(self.verdicts.get(&index, 0).context("reading VERDICTS")?.iter().sum()))
+            .collect()
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        let _gone_with_the_next_run = self.pins.remove();
+        let _gone_already = std::fs::remove_dir(&self.root);
+    }
+}
+
+fn sizes() -> Sizes {
+    [
+        (abi::FRONTENDS_V4.name, 16_384),
+        (abi::FRONTENDS_V6.name, 16_384),
+        (abi::FLOWS_V4.name, 8_192),
+        (abi::FLOWS_V6.name, 8_192),
+        (abi::EMBRYONIC_V4.name, 16_384),
+        (abi::EMBRYONIC_V6.name, 16_384),
+    ]
+    .into()
+}
+
+fn frontend_key<A: Family>(frontend: SocketAddr, protocol: Protocol) -> FrontendKey<A> {
+    FrontendKey::new(address::<A>(frontend), Port::new(frontend.port()), protocol)
+}
+
+fn backend_row<A: Family>(backend: SocketAddr, flags: u16, service_port: u32) -> BackendRow<A> {
+    BackendRow {
+        addr: address::<A>(backend),
+        port: Port::new(backend.port()),
+        flags: BackendFlags(flags),
+        generation: 1,
+        service_port,
+        ..BackendRow::zeroed()
+    }
+}
+
+fn address<A: Address>(address: SocketAddr) -> A {
+    A::from_ip(address.ip()).unwrap_or_else(|| panic!("{address} is of the other family"))
+}
