@@ -195,7 +195,11 @@ fn closing<A: Family>(ends: &Ends) {
         datapath.from_pod(&Frame::tcp(ends.client, ends.vip, last).build());
         datapath.to_pod(&Frame::tcp(backend, ends.client, last).build());
         let anew = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build());
-        assert_eq!((anew.verdict, destination(&anew.frame)), (Verdict::ForwardedNew, ends.backends[1]), "{last}");
+        assert_eq!(
+            (anew.verdict, destination(&anew.frame)),
+            (Verdict::ForwardedNew, ends.backends[1]),
+            "{last}"
+        );
     }
 }
 

@@ -5,8 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket, TcpHeader,
-    TransportSlice, UdpHeader,
+    IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket,
+    TcpHeader, TransportSlice, UdpHeader,
 };
 
 const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
@@ -109,7 +109,8 @@ impl Frame {
         let (link, packet) = frame.split_at(14);
         let mut out = link.to_vec();
         if packet[0] >> 4 == 4 {
-            let (mut header, payload) = Ipv4Header::from_slice(packet).unwrap_or_else(|error| panic!("{error}"));
+            let (mut header, payload) =
+                Ipv4Header::from_slice(packet).unwrap_or_else(|error| panic!("{error}"));
             header.options = [1, 1, 1, 0].into();
             header.set_payload_len(payload.len()).unwrap_or_else(|error| panic!("{error}"));
             header.header_checksum = header.calc_header_checksum();
@@ -138,12 +139,14 @@ impl Frame {
             let units = u16::try_from(offset / 8).unwrap_or_else(|error| panic!("{error}"));
             match (self.from.ip(), self.to.ip()) {
                 (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    let mut header = Ipv4Header::new(0, LIFETIME, IpNumber(head[23]), from.octets(), to.octets())
-                        .unwrap_or_else(|error| panic!("{error}"));
+                    let mut header =
+                        Ipv4Header::new(0, LIFETIME, IpNumber(head[23]), from.octets(), to.octets())
+                            .unwrap_or_else(|error| panic!("{error}"));
                     header.identification = 4_711;
                     header.dont_fragment = false;
                     header.more_fragments = more;
-                    header.fragment_offset = IpFragOffset::try_new(units).unwrap_or_else(|error| panic!("{error}"));
+                    header.fragment_offset =
+                        IpFragOffset::try_new(units).unwrap_or_else(|error| panic!("{error}"));
                     header.set_payload_len(part.len()).unwrap_or_else(|error| panic!("{error}"));
                     header.header_checksum = header.calc_header_checksum();
                     header.write(&mut out).unwrap_or_else(|error| panic!("{error}"));
@@ -152,7 +155,8 @@ impl Frame {
                     let header = Ipv6Header {
                         traffic_class: 0,
                         flow_label: Ipv6FlowLabel::ZERO,
-                        payload_length: u16::try_from(part.len() + 8).unwrap_or_else(|error| panic!("{error}")),
+                        payload_length: u16::try_from(part.len() + 8)
+                            .unwrap_or_else(|error| panic!("{error}")),
                         next_header: IpNumber(44),
                         hop_limit: LIFETIME,
                         source: from.octets(),
@@ -177,7 +181,11 @@ impl Frame {
 pub fn checksums_hold(frame: &[u8]) -> Result<(), String> {
     let sliced = SlicedPacket::from_ethernet(frame).map_err(|error| error.to_string())?;
     let expect = |what: &str, stored: u16, computed: u16| {
-        if stored == computed { Ok(()) } else { Err(format!("{what}: {stored:#06x} instead of {computed:#06x}")) }
+        if stored == computed {
+            Ok(())
+        } else {
+            Err(format!("{what}: {stored:#06x} instead of {computed:#06x}"))
+        }
     };
     let net = sliced.net.ok_or("no IP header")?;
     if let NetSlice::Ipv4(ip) = &net {
@@ -196,10 +204,14 @@ pub fn checksums_hold(frame: &[u8]) -> Result<(), String> {
             expect("TCP", header.checksum, computed.map_err(|error| error.to_string())?)
         }
         (TransportSlice::Udp(udp), NetSlice::Ipv4(ip)) => udp_holds(&udp.to_header(), || {
-            udp.to_header().calc_checksum_ipv4(&ip.header().to_header(), udp.payload()).map_err(|e| e.to_string())
+            udp.to_header()
+                .calc_checksum_ipv4(&ip.header().to_header(), udp.payload())
+                .map_err(|e| e.to_string())
         }),
         (TransportSlice::Udp(udp), NetSlice::Ipv6(ip)) => udp_holds(&udp.to_header(), || {
-            udp.to_header().calc_checksum_ipv6(&ip.header().to_header(), udp.payload()).map_err(|e| e.to_string())
+            udp.to_header()
+                .calc_checksum_ipv6(&ip.header().to_header(), udp.payload())
+                .map_err(|e| e.to_string())
         }),
         (TransportSlice::Icmpv4(icmp), _) => {
             let computed = icmp.icmp_type().calc_checksum(icmp.payload());

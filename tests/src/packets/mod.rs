@@ -14,8 +14,8 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
-    self, BackendFlags, BackendId, BackendRow, Config, FrontendFlags, FrontendKey, FrontendRow, InterfaceRow, Role,
-    SlotRange, Verdict,
+    self, BackendFlags, BackendId, BackendRow, Config, FrontendFlags, FrontendKey, FrontendRow, InterfaceRow,
+    Role, SlotRange, Verdict,
 };
 use lb_common::address::{Address, Port, Protocol};
 use lb_userspace::datapath::clock::Clock;
@@ -159,7 +159,12 @@ impl Datapath {
     }
 
     /// Writes a frontend's row as it is.
-    pub fn put_frontend<A: Family>(&mut self, frontend: SocketAddr, protocol: Protocol, row: FrontendRow) -> Result<()> {
+    pub fn put_frontend<A: Family>(
+        &mut self,
+        frontend: SocketAddr,
+        protocol: Protocol,
+        row: FrontendRow,
+    ) -> Result<()> {
         Ok(self.maps.apply(&[A::put_frontend(frontend_key::<A>(frontend, protocol), row)])?)
     }
 

@@ -1,0 +1,334 @@
+//! Tier 1: refusals, odd packets, ICMP errors, and what is nobody's. Whole packets in and out.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, SlicedPacket};
+use lb_common::abi::Verdict;
+use lb_common::address::{Protocol, V4, V6};
+use lb_tests::packets::{Datapath, Frame, Service, checksums_hold};
+use lb_userspace::tables::Family;
+use proptest::test_runner::{Config, TestRunner};
+
+struct Ends {
+    client: SocketAddr,
+    vip: SocketAddr,
+    backend: SocketAddr,
+    router: std::net::IpAddr,
+}
+
+fn ends(texts: [&str; 4]) -> Ends {
+    let at = |text: &str| text.parse().unwrap();
+    Ends { client: at(texts[0]), vip: at(texts[1]), backend: at(texts[2]), router: texts[3].parse().unwrap() }
+}
+
+fn v4() -> Ends {
+    ends(["10.244.1.2:40000", "10.96.0.10:80", "10.244.1.3:8080", "198.51.100.7"])
+}
+
+fn v6() -> Ends {
+    ends(["[fd00:10:244:1::2]:40000", "[fd00:10:96::10]:80", "[fd00:10:244:1::3]:8080", "2001:db8:7::7"])
+}
+
+fn both(law: (fn(&Ends), fn(&Ends))) {
+    law.0(&v4());
+    law.1(&v6());
+}
+
+/// A datapath with one Service of one backend, over TCP and UDP.
+fn served<A: Family>(ends: &Ends) -> Datapath {
+    let mut datapath = Datapath::load().unwrap();
+    for protocol in [Protocol::TCP, Protocol::UDP] {
+        let backends = [ends.backend];
+        let service =
+            Service { frontend: Some(ends.vip), protocol, backends: &backends, ..Service::default() };
+        datapath.publish::<A>(&service).unwrap();
+    }
+    datapath
+}
+
+/// A datapath with a Service of nobody.
+fn deserted<A: Family>(ends: &Ends) -> Datapath {
+    let mut datapath = Datapath::load().unwrap();
+    for protocol in [Protocol::TCP, Protocol::UDP] {
+        let service = Service { frontend: Some(ends.vip), protocol, ..Service::default() };
+        datapath.publish::<A>(&service).unwrap();
+    }
+    datapath
+}
+
+const REDIRECT: i32 = 7;
+const DROP: i32 = 2;
+const ON: i32 = -1;
+
+fn resets<A: Family>(ends: &Ends) {
+    let mut datapath = deserted::<A>(ends);
+    let syn = Frame::tcp(ends.client, ends.vip, "S").payload(b"early");
+    let ran = datapath.from_pod(&syn.build());
+    assert_eq!((ran.verdict, ran.action), (Verdict::RejectedNoEndpoint, REDIRECT));
+    // RFC 9293 section 3.10.7.1: no ACK, so sequence 0 and an acknowledgment of all that came: 5 bytes and the SYN.
+    let reset = Frame::tcp(ends.vip, ends.client, "RA").numbers(0, 1_000 + 6, 0).swapped();
+    assert_eq!(ran.frame, reset.build());
+    let stray = Frame::tcp(ends.client, ends.vip, "A");
+    let ran = datapath.from_pod(&stray.build());
+    assert_eq!(ran.frame, Frame::tcp(ends.vip, ends.client, "R").numbers(2_000, 0, 0).swapped().build());
+    let ran = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "R").build());
+    assert_eq!((ran.verdict, ran.action), (Verdict::DroppedNoFlow, DROP), "a reset is never answered");
+}
+
+#[test]
+fn c32_nobody_serves_is_answered_with_a_reset() {
+    both((resets::<V4>, resets::<V6>));
+}
+
+fn unreachable<A: Family>(ends: &Ends) {
+    let mut datapath = deserted::<A>(ends);
+    let datagram = Frame::udp(ends.client, ends.vip).payload(&[7; 100]).build();
+    let ran = datapath.from_pod(&datagram);
+    assert_eq!((ran.verdict, ran.action), (Verdict::RejectedNoEndpoint, REDIRECT));
+    checksums_hold(&ran.frame).unwrap();
+    let quote_len = if A::IS_V6 { 48 } else { 28 };
+    assert!(ran.frame.ends_with(&datagram[14..14 + quote_len]), "quotes the header and eight bytes");
+    let sliced = SlicedPacket::from_ethernet(&ran.frame).unwrap();
+    let kind = match sliced.transport.unwrap() {
+        etherparse::TransportSlice::Icmpv4(icmp) => (icmp.type_u8(), icmp.code_u8()),
+        etherparse::TransportSlice::Icmpv6(icmp) => (icmp.type_u8(), icmp.code_u8()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(kind, if A::IS_V6 { (1, 4) } else { (3, 3) });
+    assert_eq!(&ran.frame[..6], &datagram[6..12], "back to who sent it");
+}
+
+#[test]
+fn c32_nobody_serves_is_answered_with_port_unreachable() {
+    both((unreachable::<V4>, unreachable::<V6>));
+}
+
+fn strays<A: Family>(ends: &Ends) {
+    let mut datapath = served::<A>(ends);
+    let ran = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "A").build());
+    assert_eq!((ran.verdict, ran.action), (Verdict::RejectedNoFlow, REDIRECT));
+    assert_eq!(ran.frame, Frame::tcp(ends.vip, ends.client, "R").numbers(2_000, 0, 0).swapped().build());
+}
+
+#[test]
+fn a_segment_of_no_connection_is_answered_with_a_reset() {
+    both((strays::<V4>, strays::<V6>));
+}
+
+fn odd_headers<A: Family>(ends: &Ends) {
+    let mut datapath = served::<A>(ends);
+    let frame = Frame::udp(ends.client, ends.vip);
+    let translated = frame.clone().with_ends(ends.client, ends.backend);
+    assert_eq!(datapath.from_pod(&frame.build_tagged()).frame, translated.build_tagged());
+    assert_eq!(datapath.from_pod(&frame.build_with_options()).frame, translated.build_with_options());
+    let answer = Frame::udp(ends.backend, ends.client);
+    let back = answer.clone().with_ends(ends.vip, ends.client);
+    assert_eq!(datapath.to_pod(&answer.build_with_options()).frame, back.build_with_options());
+}
+
+#[test]
+fn c41_options_extension_headers_and_a_vlan_tag_are_stepped_over() {
+    both((odd_headers::<V4>, odd_headers::<V6>));
+}
+
+fn fragments<A: Family>(ends: &Ends) {
+    let mut datapath = served::<A>(ends);
+    let frame = Frame::udp(ends.client, ends.vip).payload(&[9; 64]);
+    let [first, later] = frame.build_fragments(24);
+    let stray = datapath.from_pod(&later);
+    assert_eq!(
+        (stray.verdict, stray.frame),
+        (Verdict::PassedFragment, later.clone()),
+        "its first was not seen"
+    );
+    let translated = frame.with_ends(ends.client, ends.backend).build_fragments(24);
+    assert_eq!(datapath.from_pod(&first).frame, translated[0]);
+    assert_eq!(datapath.from_pod(&later).frame, translated[1]);
+}
+
+#[test]
+fn c40_later_fragments_follow_the_first() {
+    both((fragments::<V4>, fragments::<V6>));
+}
+
+/// An ICMP error from `from` to `to` about `about` (a frame): a packet too big for 1300 bytes.
+fn too_big(from: std::net::IpAddr, to: std::net::IpAddr, about: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let macs = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let ethernet = PacketBuilder::ethernet2(macs.0, macs.1);
+    match (from, to) {
+        (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
+            let kind = Icmpv4Type::DestinationUnreachable(
+                etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1_300 },
+            );
+            let builder = ethernet.ipv4(from.octets(), to.octets(), 64).icmpv4(kind);
+            builder.write(&mut frame, &about[14..14 + 28]).unwrap();
+        }
+        (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
+            let kind = Icmpv6Type::PacketTooBig { mtu: 1_300 };
+            let builder = ethernet.ipv6(from.octets(), to.octets(), 64).icmpv6(kind);
+            builder.write(&mut frame, &about[14..14 + 48]).unwrap();
+        }
+        _ => panic!("ends of two families"),
+    }
+    frame
+}
+
+fn icmp_errors<A: Family>(ends: &Ends) {
+    let mut datapath = served::<A>(ends);
+    let sent = Frame::tcp(ends.client, ends.vip, "S");
+    let forwarded = datapath.from_pod(&sent.build()).frame;
+    datapath.to_pod(&Frame::tcp(ends.backend, ends.client, "SA").build());
+    // A router on the way to the backend complains about what it saw; the client is told about what it sent.
+    let ran = datapath.to_pod(&too_big(ends.router, ends.client.ip(), &forwarded));
+    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
+    assert_eq!(ran.frame, too_big(ends.vip.ip(), ends.client.ip(), &sent.build()));
+    // The client complains about what it was sent; the backend is told about what it sent.
+    let answer = Frame::tcp(ends.backend, ends.client, "A");
+    let received = datapath.to_pod(&answer.build()).frame;
+    let ran = datapath.from_pod(&too_big(ends.client.ip(), ends.vip.ip(), &received));
+    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
+    assert_eq!(ran.frame, too_big(ends.client.ip(), ends.backend.ip(), &answer.build()));
+    checksums_hold(&ran.frame).unwrap();
+    let other =
+        too_big(ends.router, ends.client.ip(), &Frame::tcp(ends.client, ends.router_socket(), "S").build());
+    let ran = datapath.to_pod(&other);
+    assert_eq!((ran.verdict, ran.frame), (Verdict::NotTranslated, other), "about no flow of ours");
+}
+
+impl Ends {
+    fn router_socket(&self) -> SocketAddr {
+        SocketAddr::new(self.router, 443)
+    }
+}
+
+#[test]
+fn c39_icmp_errors_are_translated_inside_and_out_both_ways() {
+    both((icmp_errors::<V4>, icmp_errors::<V6>));
+}
+
+#[test]
+fn c39_a_redirect_about_a_translated_flow_is_dropped() {
+    let ends = v4();
+    let mut datapath = served::<V4>(&ends);
+    let forwarded = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build()).frame;
+    let mut redirect = too_big(ends.router, ends.client.ip(), &forwarded);
+    (redirect[34], redirect[35]) = (5, 1);
+    let ran = datapath.to_pod(&redirect);
+    assert_eq!((ran.verdict, ran.action), (Verdict::DroppedRedirect, DROP));
+}
+
+#[test]
+fn c44_what_is_no_services_leaves_byte_for_byte() {
+    let (v4, v6) = (v4(), v6());
+    let mut datapath = served::<V4>(&v4);
+    let mut frames = Vec::new();
+    for ends in [&v4, &v6] {
+        let elsewhere = SocketAddr::new(ends.router, 443);
+        frames.push((Frame::tcp(ends.client, elsewhere, "S").build(), Verdict::NotService));
+        frames.push((Frame::tcp(ends.client, elsewhere, "AP").payload(b"x").build(), Verdict::NotService));
+        frames.push((Frame::udp(ends.client, elsewhere).build(), Verdict::NotService));
+    }
+    let ping = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 244, 1, 2], [10, 96, 0, 10], 64);
+    let mut echo = Vec::new();
+    ping.icmpv4_echo_request(1, 1).write(&mut echo, b"ping").unwrap();
+    frames.push((echo, Verdict::NotService));
+    let mut arp = vec![0xff; 12];
+    arp.extend([0x08, 0x06]);
+    arp.extend([0; 28]);
+    frames.push((arp, Verdict::NotIp));
+    let mut gre = Frame::udp(v4.client, v4.vip).build();
+    gre[23] = 47;
+    frames.push((gre, Verdict::NotTransport));
+    for (frame, verdict) in frames {
+        let ran = datapath.from_pod(&frame);
+        assert_eq!((ran.verdict, ran.action, &ran.frame), (verdict, ON, &frame));
+        let ran = datapath.to_pod(&frame);
+        assert_eq!((ran.action, &ran.frame), (ON, &frame));
+    }
+}
+
+#[test]
+fn c41_malformed_packets_are_left_to_the_stack() {
+    let ends = v4();
+    let mut datapath = served::<V4>(&ends);
+    let good = Frame::tcp(ends.client, ends.vip, "S").build();
+    for (at, value) in [(14, 0x44), (14, 0x4f), (17, 19), (16, 0x10), (46, 0x40), (46, 0xf0)] {
+        let mut bad = good.clone();
+        bad[at] = value;
+        let ran = datapath.from_pod(&bad);
+        assert_eq!((ran.verdict, ran.action, &ran.frame), (Verdict::PassedMalformed, ON, &bad), "byte {at}");
+    }
+    for len in 34..good.len() {
+        let cut = &good[..len];
+        let ran = datapath.from_pod(cut);
+        assert_eq!((ran.verdict, &ran.frame[..]), (Verdict::PassedMalformed, cut), "{len} bytes");
+    }
+}
+
+fn undo<A: Family>(ends: &Ends) {
+    let datapath = RefCell::new(served::<A>(ends));
+    let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
+    let strategy =
+        (1u16..61_000, proptest::collection::vec(proptest::num::u8::ANY, 0..200), proptest::bool::ANY);
+    runner
+        .run(&strategy, |(port, payload, tcp)| {
+            let client = SocketAddr::new(ends.client.ip(), port);
+            let sent = if tcp { Frame::tcp(client, ends.vip, "S") } else { Frame::udp(client, ends.vip) };
+            let there = datapath.borrow_mut().from_pod(&sent.payload(&payload).build());
+            proptest::prop_assert_eq!(checksums_hold(&there.frame), Ok(()));
+            let mirrored =
+                if tcp { Frame::tcp(ends.backend, client, "A") } else { Frame::udp(ends.backend, client) };
+            let answer = mirrored.payload(&payload);
+            let back = datapath.borrow_mut().to_pod(&answer.build());
+            proptest::prop_assert_eq!(back.verdict, Verdict::Replied);
+            proptest::prop_assert_eq!(&back.frame, &answer.with_ends(ends.vip, client).build());
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn rewriting_and_undoing_is_the_identity_with_checksums_that_hold() {
+    both((undo::<V4>, undo::<V6>));
+}
+
+#[test]
+fn noise_is_left_alone_or_handled_and_never_half_translated() {
+    let (v4, v6) = (v4(), v6());
+    let datapath = RefCell::new(served::<V4>(&v4));
+    let good = [
+        Frame::tcp(v4.client, v4.vip, "S").build(),
+        Frame::udp(v4.client, v4.vip).build_with_options(),
+        Frame::udp(v6.client, v6.vip).build_with_options(),
+        Frame::tcp(v6.client, v6.vip, "A").build_tagged(),
+    ];
+    let mut runner = TestRunner::new(Config { cases: 5_000, failure_persistence: None, ..Config::default() });
+    let strategy = (0..good.len(), proptest::collection::vec((12usize..60, proptest::num::u8::ANY), 1..4));
+    runner
+        .run(&strategy, |(which, changes)| {
+            let mut frame = good[which].clone();
+            for (at, value) in changes {
+                if let Some(byte) = frame.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            let mut datapath = datapath.borrow_mut();
+            for ran in [datapath.from_pod(&frame), datapath.to_pod(&frame)] {
+                proptest::prop_assert!([ON, DROP, REDIRECT].contains(&ran.action), "{ran:?}");
+                let untouched = matches!(
+                    ran.verdict,
+                    Verdict::NotIp
+                        | Verdict::NotTransport
+                        | Verdict::NotService
+                        | Verdict::NotTranslated
+                        | Verdict::PassedMalformed
+                        | Verdict::PassedFragment
+                );
+                proptest::prop_assert_eq!(untouched, ran.frame == frame, "{:?}", ran.verdict);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
