@@ -52,8 +52,11 @@ fn v6() -> Ends {
     ])
 }
 
+/// A law in both families: IPv4's instance and IPv6's.
+type Law = (fn(&Ends), fn(&Ends));
+
 /// Runs a law on both families.
-fn both(law: (fn(&Ends), fn(&Ends))) {
+fn both(law: Law) {
     law.0(&v4());
     law.1(&v6());
 }

@@ -30,7 +30,10 @@ fn v6() -> Ends {
     ends(["[fd00:10:244:1::2]:40000", "[fd00:10:96::10]:80", "[fd00:10:244:1::3]:8080", "2001:db8:7::7"])
 }
 
-fn both(law: (fn(&Ends), fn(&Ends))) {
+/// A law in both families: IPv4's instance and IPv6's.
+type Law = (fn(&Ends), fn(&Ends));
+
+fn both(law: Law) {
     law.0(&v4());
     law.1(&v6());
 }
