@@ -178,6 +178,11 @@ impl Datapath {
         &mut self.maps
     }
 
+    /// The service maps once more, to be owned by somebody else.
+    pub fn open_maps(&self) -> Result<KernelMaps> {
+        KernelMaps::open(&self.pins)
+    }
+
     /// The flow tables of IPv4.
     pub fn flows_v4(&self) -> Result<FlowTables<lb_common::address::V4>> {
         kernel::flows_v4(&self.pins)
