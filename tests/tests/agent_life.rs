@@ -217,6 +217,9 @@ fn the_tool_works_while_the_agent_is_dead() {
     let flow = flows.as_array().unwrap().iter().find(|flow| flow["frontend"] == "10.96.0.10:80").unwrap();
     assert_eq!(flow["state"], "established");
     assert_eq!(flow["service"], "default/web:http/TCP");
+    let verdicts = tool.get("verdicts").unwrap();
+    let counted = |name: &str| verdicts.as_array().unwrap().iter().any(|row| row["verdict"] == name);
+    assert!(counted("forwarded_new") && counted("replied"), "{verdicts}");
     for format in ["table", "yaml"] {
         let output = tool.run_on_pins(&["get", "services", "--output", format]).unwrap();
         assert!(output.stdout.contains("default/web:http/TCP"), "{}", output.stdout);

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::Context as _;
+use aya::maps::{Map, MapData, PerCpuArray};
 use bytemuck::Pod;
 use lb_common::abi::{
     self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FrontendKey,
-    FrontendRow, InterfaceRow, ServicePortName,
+    FrontendRow, InterfaceRow, ServicePortName, Verdict,
 };
 use lb_common::address::{V4, V6};
 
@@ -92,6 +93,21 @@ pub fn set_config(pins: &Pins, config: &Config) -> anyhow::Result<bool> {
         table.put(&0, config).context("writing the map CONFIG")?;
     }
     Ok(differs)
+}
+
+/// How often programs ended in each verdict, over all CPUs, since the maps were made.
+///
+/// # Errors
+/// Where the map is not there or cannot be read.
+pub fn verdicts(pins: &Pins) -> anyhow::Result<Vec<(Verdict, u64)>> {
+    let data = MapData::from_pin(pins.map(abi::VERDICTS)).context("opening the map VERDICTS")?;
+    let counters: PerCpuArray<_, u64> =
+        Map::PerCpuArray(data).try_into().context("opening the map VERDICTS")?;
+    let sum = |verdict: &Verdict| {
+        let per_cpu = counters.get(&verdict.index(), 0).context("reading the map VERDICTS")?;
+        Ok((*verdict, per_cpu.iter().sum()))
+    };
+    Verdict::ALL.iter().map(sum).collect()
 }
 
 impl KernelMaps {

@@ -53,7 +53,7 @@ pub struct Owners {
 
 impl Owners {
     /// Replaces all claims of `service`; none of them: it lets go of everything. Returns the other
-    /// Services that won or lost a frontend by this: they are to be planned anew.
+    /// Services that claim a frontend which has another owner now: they are to be planned anew.
     pub fn claim(
         &mut self,
         service: &ObjectName,
@@ -71,14 +71,13 @@ impl Owners {
             if !rivals.remove(claim) {
                 rivals.insert(claim.clone());
             }
+            if owner_before.as_ref() != rivals.first() {
+                // Whoever goes on claiming in vain is told the new owner.
+                let all = owner_before.iter().chain(rivals.iter());
+                concerned.extend(all.map(|claim| owner_name(&claim.name)));
+            }
             if rivals.is_empty() {
                 self.claims.remove(frontend);
-            }
-            let owner_after = self.first(frontend).cloned();
-            if owner_before != owner_after {
-                concerned.extend(
-                    [owner_before, owner_after].into_iter().flatten().map(|claim| owner_name(&claim.name)),
-                );
             }
         }
         if !new.is_empty() {

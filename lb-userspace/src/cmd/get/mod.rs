@@ -47,6 +47,8 @@ enum What {
     Frontends,
     /// Connections and datagram flows that are translated now.
     Flows,
+    /// How often packets met which end: forwarded, rejected, dropped and why.
+    Verdicts,
 }
 
 /// Prints it.
@@ -61,6 +63,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             pins.folder().display()
         );
     }
+    if args.what == What::Verdicts {
+        print(&views::verdicts(kernel::verdicts(&pins)?), args.output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let tables = KernelMaps::open(&pins)?.load()?;
     let wanted = |name: &str| {
         args.service.as_ref().is_none_or(|service| name.split(':').next() == Some(service.as_str()))
@@ -69,6 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Services => print(&kept(views::services(&tables), |row| wanted(&row.service)), args.output),
         What::Backends => print(&kept(views::backends(&tables), |row| wanted(&row.service)), args.output),
         What::Frontends => print(&kept(views::frontends(&tables), |row| wanted(&row.service)), args.output),
+        What::Verdicts => Ok(()),
         What::Flows => print(&kept(all_flows(&pins, &tables)?, |row| wanted(&row.service)), args.output),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lb_common::abi::{
-    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, SlotRange,
+    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, SlotRange, Verdict,
 };
 use lb_common::address::Address;
 use serde::Serialize;
@@ -52,6 +52,22 @@ pub(super) struct FrontendView {
     inside: Vec<String>,
     outside: Vec<String>,
     affinity_seconds: u32,
+}
+
+/// A verdict's counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct VerdictView {
+    verdict: &'static str,
+    packets: u64,
+}
+
+/// The counters that have moved, the largest first.
+pub(super) fn verdicts(counters: Vec<(Verdict, u64)>) -> Vec<VerdictView> {
+    let moved = counters.into_iter().filter(|(_, packets)| *packets > 0);
+    let mut views: Vec<VerdictView> =
+        moved.map(|(verdict, packets)| VerdictView { verdict: verdict.name(), packets }).collect();
+    views.sort_by_key(|view| std::cmp::Reverse(view.packets));
+    views
 }
 
 /// The name of a service port.
@@ -214,6 +230,14 @@ impl Tabular for FrontendView {
             outside,
             affinity(self.affinity_seconds),
         ]
+    }
+}
+
+impl Tabular for VerdictView {
+    const COLUMNS: &'static [&'static str] = &["VERDICT", "PACKETS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.verdict.to_owned(), self.packets.to_string()]
     }
 }
 

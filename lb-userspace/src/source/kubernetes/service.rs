@@ -88,7 +88,8 @@ fn bare(name: crate::model::ObjectName, source: &Source) -> Service {
 fn not_proxied(source: &Source, spec: &ServiceSpec) -> Option<NotProxied> {
     let labelled =
         |label: &str| source.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
-    let cluster_ip = spec.cluster_ip.as_deref().or(spec.cluster_ips.as_deref()?.first().map(String::as_str));
+    let first_listed = spec.cluster_ips.iter().flatten().map(String::as_str).next();
+    let cluster_ip = spec.cluster_ip.as_deref().or(first_listed);
     if labelled(OTHER_PROXY) {
         Some(NotProxied::OtherProxy)
     } else if spec.type_.as_deref() == Some("ExternalName") {
