@@ -158,6 +158,15 @@ mod tests {
     }
 
     #[test]
+    fn c22_who_goes_on_claiming_in_vain_is_planned_anew_and_so_told_the_new_owner() {
+        let mut owners = Owners::default();
+        claim(&mut owners, "a", Some(10), &[80]);
+        claim(&mut owners, "b", Some(20), &[80]);
+        claim(&mut owners, "c", Some(30), &[80]);
+        assert_eq!(claim(&mut owners, "a", None, &[]), ["b", "c"]);
+    }
+
+    #[test]
     fn claiming_the_same_again_concerns_nobody() {
         let mut owners = Owners::default();
         claim(&mut owners, "old", Some(10), &[80]);
