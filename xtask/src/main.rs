@@ -41,7 +41,7 @@ enum Verb {
     Tidy,
     /// Compare the layout of the maps with the golden lb-common/abi.txt
     Abi(abi::Options),
-    /// What the continuous integration runs: lint, then every test
+    /// What the continuous integration runs: lint, the demo, then every test
     Ci,
 }
 

@@ -56,28 +56,30 @@ fn demo(options: &Options) -> anyhow::Result<ExitCode> {
     screen.say("starting `switchboard run` on the manifests of deploy/demo: Service shop/web, three backends, IPv4 and IPv6");
     stage.start_agent()?;
     let loads = stage.start_traffic()?;
-    let watch = |screen: &Screen| screen.watch(&loads, ACT);
+    let watch = |screen: &Screen, served_by: &[&str]| screen.watch(&loads, ACT, served_by);
+    let mut kills = 0;
 
     screen.act("three backends", &["a", "b", "c"]);
-    watch(&screen)?;
+    watch(&screen, &["a", "b", "c"])?;
     screen.act("scaled up to five", &["a", "b", "c", "d", "e"]);
     stage.scale(&["a", "b", "c", "d", "e"])?;
-    watch(&screen)?;
+    watch(&screen, &["a", "b", "c", "d", "e"])?;
     screen.act("scaled down to two; connections that others have stay with them", &["a", "b"]);
     stage.scale(&["a", "b"])?;
-    watch(&screen)?;
+    watch(&screen, &["a", "b"])?;
     screen.act("kill -9 the agent: the kernel goes on by itself", &["a", "b"]);
-    stage.agent()?.kill9()?;
-    watch(&screen)?;
+    stage.kill_agent()?;
+    kills += 1;
+    watch(&screen, &["a", "b"])?;
     screen.say(&format!("the tool reads the kernel's maps without an agent:\n{}", stage.services()?));
     screen.act("the agent is back, and finds nothing to do", &["a", "b"]);
     let rows_written = stage.restart_agent()?;
-    watch(&screen)?;
+    watch(&screen, &["a", "b"])?;
     screen.finish();
 
     let mut totals = Totals::default();
     loads.into_iter().for_each(|load| totals.merge(&load.stop()));
-    let report = Report::new(&totals, 1, rows_written);
+    let report = Report::new(&totals, kills, rows_written);
     if options.keep {
         stage.keep()?;
     } else {

@@ -42,8 +42,9 @@ impl Screen {
         self.say(&format!("==> {title} (backends: {})", backends.join(", ")));
     }
 
-    /// Shows the loads for a while: where what has come since now went.
-    pub(crate) fn watch(&self, loads: &[Load], length: Duration) -> anyhow::Result<()> {
+    /// Shows the loads for a while: where what has come since now went. All of `served_by` must have served, and
+    /// nobody else did.
+    pub(crate) fn watch(&self, loads: &[Load], length: Duration, served_by: &[&str]) -> anyhow::Result<()> {
         let (began, before) = (Instant::now(), together(loads));
         while began.elapsed() < length {
             std::thread::sleep(REFRESH);
@@ -60,6 +61,14 @@ impl Screen {
             act.failed,
             shares.join(", ")
         ));
+        let idle: Vec<_> = served_by.iter().filter(|name| !act.by_backend.contains_key(**name)).collect();
+        let strangers = act.by_backend.iter().filter(|(name, _)| !served_by.contains(&name.as_str()));
+        let strayed: u64 = strangers.map(|(_, count)| count).sum();
+        // An exchange under way when the act began may end with a backend of the one before.
+        anyhow::ensure!(
+            idle.is_empty() && strayed <= act.succeeded / 1000,
+            "{served_by:?} should have served, and {idle:?} did not; {strayed} exchanges went elsewhere"
+        );
         Ok(())
     }
 

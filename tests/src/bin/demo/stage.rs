@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 
 /// Where the pods serve.
 pub(crate) const POD_PORT: u16 = 8080;
+/// Two addresses, TCP and UDP each.
+const FRONTENDS: usize = 4;
 const SOON: Duration = Duration::from_secs(15);
 const PODS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const VIPS: [&str; 2] = ["10.96.0.10", "fd00:10:96::10"];
@@ -52,9 +54,15 @@ impl Stage {
         Ok(())
     }
 
-    /// The agent.
-    pub(crate) fn agent(&mut self) -> anyhow::Result<&mut Agent> {
+    fn agent(&mut self) -> anyhow::Result<&mut Agent> {
         self.agent.as_mut().context("the agent was not started")
+    }
+
+    /// Kills the agent with -9, which must have been alive till then.
+    pub(crate) fn kill_agent(&mut self) -> anyhow::Result<()> {
+        let agent = self.agent()?;
+        anyhow::ensure!(agent.is_running(), "the agent had ended before it was to be killed");
+        agent.kill9()
     }
 
     /// Starts the agent again; says how many rows it wrote.
@@ -125,7 +133,7 @@ impl Stage {
             let rows = frontends.as_array().map(Vec::as_slice).unwrap_or_default();
             let sizes: Vec<usize> =
                 rows.iter().filter_map(|row| row["inside"].as_array()).map(Vec::len).collect();
-            if sizes.iter().all(|size| *size == count) { Ok(()) } else { Err(format!("{sizes:?}")) }
+            if sizes == [count; FRONTENDS] { Ok(()) } else { Err(format!("{sizes:?}")) }
         })
     }
 
