@@ -100,6 +100,15 @@ fn every_row_but_its_masquerade_equals_the_truth() {
     }
 }
 
+/// Every Service's cluster addresses.
+fn cluster_ips() -> BTreeSet<String> {
+    let services = lists().into_iter().filter_map(|object| match object {
+        Object::Service(service) => Some(service.cluster_ips),
+        _ => None,
+    });
+    services.flatten().map(|ip| ip.to_string()).collect()
+}
+
 /// Whether kube-proxy's `masquerade` is ours, for a client with backends. The differences:
 ///
 /// | frontend | client | kube-proxy | ours | rule |
@@ -114,14 +123,7 @@ fn expected_masquerade(is_cluster_ip: bool, client: &str, kube_proxy: bool) -> b
 
 #[test]
 fn c24_c25_c26_masquerade_differs_from_the_truth_only_where_it_is_meant_to() {
-    let cluster_ips: BTreeSet<String> = lists()
-        .iter()
-        .filter_map(
-            |object| if let Object::Service(service) = object { Some(&service.cluster_ips) } else { None },
-        )
-        .flatten()
-        .map(ToString::to_string)
-        .collect();
+    let cluster_ips = cluster_ips();
     for node in NODES {
         let (local, disputed) = local_backends(node);
         let (planned, recorded) = (planned(lists(), node, Masquerade::default()), recorded(node));
@@ -181,14 +183,7 @@ fn local_backends(node: &str) -> (OwnedBackends, OwnedBackends) {
 
 #[test]
 fn c25_masquerade_always_restores_what_kube_proxy_does() {
-    let cluster_ips: BTreeSet<String> = lists()
-        .iter()
-        .filter_map(
-            |object| if let Object::Service(service) = object { Some(&service.cluster_ips) } else { None },
-        )
-        .flatten()
-        .map(ToString::to_string)
-        .collect();
+    let cluster_ips = cluster_ips();
     for node in NODES {
         let planned = planned(lists(), node, Masquerade::Always);
         for (key, truth) in recorded(node) {
