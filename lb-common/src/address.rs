@@ -22,6 +22,13 @@ pub trait Address: Pod + PartialEq + Eq + fmt::Debug + fmt::Display + Ord + core
     /// Folds the address into 32 bits for hashing; every bit of the address counts.
     fn fold(self) -> u32;
 
+    /// The bits that both have.
+    #[must_use]
+    fn and(self, mask: Self) -> Self;
+
+    /// `len` leading ones; all ones from the family's length on.
+    fn mask(len: u8) -> Self;
+
     /// The address as the standard library has it.
     fn to_ip(self) -> IpAddr;
 
@@ -50,6 +57,16 @@ impl Address for V4 {
         self.0
     }
 
+    #[inline(always)]
+    fn and(self, mask: Self) -> Self {
+        Self(self.0 & mask.0)
+    }
+
+    fn mask(len: u8) -> Self {
+        let host = 32_u32.saturating_sub(len.into());
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(host).unwrap_or(0)).into()
+    }
+
     fn to_ip(self) -> IpAddr {
         IpAddr::V4(self.into())
     }
@@ -73,6 +90,16 @@ impl Address for V6 {
         #[expect(clippy::cast_possible_truncation, reason = "both halves go in")]
         let folded = word as u32 ^ ((word >> 32) as u32).rotate_left(7);
         folded
+    }
+
+    #[inline(always)]
+    fn and(self, mask: Self) -> Self {
+        Self(self.0 & mask.0, self.1 & mask.1)
+    }
+
+    fn mask(len: u8) -> Self {
+        let host = 128_u32.saturating_sub(len.into());
+        Ipv6Addr::from_bits(u128::MAX.checked_shl(host).unwrap_or(0)).into()
     }
 
     fn to_ip(self) -> IpAddr {

@@ -60,7 +60,7 @@ fn sticky<A: Family>(key: &Key<A>, frontend: &FrontendRow, set: SlotRange) -> Re
             if now.wrapping_sub(last.last_used) <= lifetime
                 && backend.generation == last.generation
                 && backend.service_port == frontend.service_port
-                && backend.flags.has(BackendFlags::IN_INSIDE_SET) =>
+                && backend.flags.has(BackendFlags::IN_CLUSTER_SET) =>
         {
             Choice {
                 id: last.backend,

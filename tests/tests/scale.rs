@@ -35,6 +35,8 @@ fn decision(service: u32, endpoints: u32) -> (ObjectName, Vec<Decision>) {
         external_policy: TrafficPolicy::Cluster,
         inside: BackendSet::Backends(addresses.clone()),
         outside: BackendSet::Backends(addresses.clone()),
+        inside_local: false,
+        outside_local: false,
         affinity_seconds: None,
         source_ranges: Vec::new(),
     };

@@ -33,10 +33,10 @@ pub struct BackendFlags(pub u16);
 impl BackendFlags {
     /// It serves: ready, or terminating and still serving. Without it, UDP flows leave it at once (C36).
     pub const SERVING: u16 = 1;
-    /// In the set that clients inside (pods of this node, the node) use.
-    pub const IN_INSIDE_SET: u16 = 1 << 1;
-    /// In the set that clients outside use.
-    pub const IN_OUTSIDE_SET: u16 = 1 << 2;
+    /// In its service port's cluster set (C11).
+    pub const IN_CLUSTER_SET: u16 = 1 << 1;
+    /// In its service port's local set (C12).
+    pub const IN_LOCAL_SET: u16 = 1 << 2;
     /// It runs on this node.
     pub const LOCAL: u16 = 1 << 3;
 

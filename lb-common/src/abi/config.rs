@@ -18,4 +18,28 @@ pub struct Config {
     pub masquerade_port_last: u16,
     /// Seconds after which a half-open flow gives way to another that wants its tuple.
     pub opening_timeout: u32,
+    /// [`ConfigFlags`].
+    pub flags: ConfigFlags,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Bits of the node's configuration.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct ConfigFlags(pub u32);
+
+impl ConfigFlags {
+    /// Masquerade traffic from outside also to backends of this node (C25, option `masquerade: always`).
+    pub const MASQUERADE_ALWAYS: u32 = 1;
+    /// The node's own processes are served by socket hooks, so a packet that leaves the node and is still addressed
+    /// to a frontend was refused there.
+    pub const SOCKETS: u32 = 1 << 1;
+
+    /// Are all of `bits` set?
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(self, bits: u32) -> bool {
+        self.0 & bits == bits
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! Decides that all a new connection needs to know is in one row. Invariant: a row in the map
 //! implies that its slots and their backends are there.
+//!
+//! A key without port and protocol ([`FrontendKey::whole`]) stands for an address as a whole: what is
+//! addressed to a port of it that no frontend has is refused (contract C34).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -28,6 +31,13 @@ impl<A: Address> FrontendKey<A> {
     #[inline(always)]
     pub const fn new(addr: A, port: Port, protocol: Protocol) -> Self {
         Self { addr, port, protocol, pad: [0; 5] }
+    }
+
+    /// The key of an address as a whole.
+    #[must_use]
+    #[inline(always)]
+    pub const fn whole(addr: A) -> Self {
+        Self::new(addr, Port::NONE, Protocol(0))
     }
 
     /// What [`FrontendRow::tag`] must be for this key.
@@ -81,6 +91,13 @@ impl FrontendFlags {
     /// A NodePort, load balancer IP or external IP: chosen by consistent hash (C29), and a segment without a
     /// flow is balanced instead of reset.
     pub const EXTERNAL: u32 = 1 << 2;
+    /// The inside set is the service port's local set (C12), not its cluster set (C11).
+    pub const INSIDE_LOCAL: u32 = 1 << 3;
+    /// The outside set is the service port's local set; clients of an external frontend then keep their source
+    /// address (C24).
+    pub const OUTSIDE_LOCAL: u32 = 1 << 4;
+    /// Only clients in the service port's source ranges may use it (C35, [`super::RangeKey`]).
+    pub const GUARDED: u32 = 1 << 5;
 
     /// Are all of `bits` set?
     #[must_use]

@@ -18,23 +18,27 @@ mod fragment;
 mod frontend;
 mod golden;
 mod interface;
+mod network;
+mod range;
 mod service_port;
 mod verdict;
 
 pub use affinity::{AffinityKey, AffinityRow};
 pub use backend::{BackendFlags, BackendRow};
-pub use config::Config;
+pub use config::{Config, ConfigFlags};
 pub use flow::{FlowFlags, FlowKey, FlowRow, Hook};
 pub use fragment::{FragmentKey, FragmentRow};
 pub use frontend::{FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 pub use interface::{InterfaceRow, Role};
+pub use network::{Networks, Prefix, SERVICE_NETWORKS};
+pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
 pub use verdict::{Action, Verdict};
 
 use bytemuck::{Pod, Zeroable};
 
 /// Goes up by one with every change of a layout; names the folder of the pins.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// A map's name, as the object file and the pin have it, and its default size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +86,14 @@ maps! {
     FRAGMENTS_V4 = "FRAGMENTS_V4", 1 << 13;
     /// LRU hash, [`FragmentKey`] of IPv6 to [`FragmentRow`].
     FRAGMENTS_V6 = "FRAGMENTS_V6", 1 << 13;
+    /// LPM trie, [`RangeKey`] of IPv4 to a `u32` without meaning: who may use a guarded frontend.
+    RANGES_V4 = "RANGES_V4", 65_536;
+    /// LPM trie, [`RangeKey`] of IPv6 to a `u32` without meaning.
+    RANGES_V6 = "RANGES_V6", 65_536;
+    /// Array of one [`Networks`] of IPv4.
+    NETWORKS_V4 = "NETWORKS_V4", 1;
+    /// Array of one [`Networks`] of IPv6.
+    NETWORKS_V6 = "NETWORKS_V6", 1;
     /// Per-CPU array of `u64`, indexed by [`Verdict`].
     VERDICTS = "VERDICTS", Verdict::COUNT;
     /// Hash, ifindex to [`InterfaceRow`].

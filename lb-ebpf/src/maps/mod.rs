@@ -9,20 +9,21 @@ mod scratch;
 
 pub(crate) use scratch::{Scratch, holder, out, reply, work};
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
     self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FragmentKey,
-    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, ServicePortName, Verdict, Word,
+    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Networks, Range, RangeKey, ServicePortName, Verdict,
+    Word,
 };
 use lb_common::address::{V4, V6};
 use lb_common::flow_state::SideState;
 use lb_common::wire::Network;
 
 macro_rules! family_maps {
-    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $scratch:ident) => {
+    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $ranges:ident, $networks:ident, $scratch:ident) => {
         #[map]
         static $frontends: HashMap<Word<$family, FrontendKey<$family>>, FrontendRow> =
             HashMap::with_max_entries(abi::$frontends.default_rows, 0);
@@ -42,6 +43,12 @@ macro_rules! family_maps {
         static $fragments: LruHashMap<Word<$family, FragmentKey<$family>>, FragmentRow> =
             LruHashMap::with_max_entries(abi::$fragments.default_rows, 0);
         #[map]
+        static $ranges: LpmTrie<Range<$family>, u32> =
+            LpmTrie::with_max_entries(abi::$ranges.default_rows, 0);
+        #[map]
+        static $networks: Array<Word<$family, Networks<$family>>> =
+            Array::with_max_entries(abi::$networks.default_rows, 0);
+        #[map]
         static $scratch: PerCpuArray<Scratch<$family>> = PerCpuArray::with_max_entries(1, 0);
 
         impl Family for $family {
@@ -54,6 +61,8 @@ macro_rules! family_maps {
                     embryonic: &$embryonic,
                     affinity: &$affinity,
                     fragments: &$fragments,
+                    ranges: &$ranges,
+                    networks: &$networks,
                     scratch: &$scratch,
                 }
             }
@@ -61,8 +70,30 @@ macro_rules! family_maps {
     };
 }
 
-family_maps!(V4, FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, EMBRYONIC_V4, AFFINITY_V4, FRAGMENTS_V4, SCRATCH_V4);
-family_maps!(V6, FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, EMBRYONIC_V6, AFFINITY_V6, FRAGMENTS_V6, SCRATCH_V6);
+family_maps!(
+    V4,
+    FRONTENDS_V4,
+    BACKENDS_V4,
+    FLOWS_V4,
+    EMBRYONIC_V4,
+    AFFINITY_V4,
+    FRAGMENTS_V4,
+    RANGES_V4,
+    NETWORKS_V4,
+    SCRATCH_V4
+);
+family_maps!(
+    V6,
+    FRONTENDS_V6,
+    BACKENDS_V6,
+    FLOWS_V6,
+    EMBRYONIC_V6,
+    AFFINITY_V6,
+    FRAGMENTS_V6,
+    RANGES_V6,
+    NETWORKS_V6,
+    SCRATCH_V6
+);
 
 #[map]
 static SLOTS: Array<BackendId> = Array::with_max_entries(abi::SLOTS.default_rows, 0);
@@ -75,7 +106,7 @@ static CONFIG: Array<Config> = Array::with_max_entries(abi::CONFIG.default_rows,
 /// Not read here; declared so that one object holds every map of the contract.
 #[map]
 static SERVICE_PORTS: HashMap<u32, ServicePortName> =
-    HashMap::with_max_entries(abi::SERVICE_PORTS.default_rows, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(abi::SERVICE_PORTS.default_rows, BPF_F_NO_PREALLOC);
 
 /// A flow's key, on a boundary that its fields are loaded from as words.
 pub(crate) type Key<A> = Word<A, FlowKey<A>>;
@@ -90,6 +121,8 @@ pub(crate) struct FamilyMaps<A: Network> {
     embryonic: &'static LruHashMap<Key<A>, Row<A>>,
     affinity: &'static LruHashMap<Word<A, AffinityKey<A>>, AffinityRow>,
     fragments: &'static LruHashMap<Word<A, FragmentKey<A>>, FragmentRow>,
+    ranges: &'static LpmTrie<Range<A>, u32>,
+    networks: &'static Array<Word<A, Networks<A>>>,
     scratch: &'static PerCpuArray<Scratch<A>>,
 }
 
@@ -300,6 +333,21 @@ pub(crate) fn remove_settled<A: Family>(key: &Key<A>) {
 pub(crate) fn backend<A: Family>(id: BackendId) -> BackendRow<A> {
     // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row.
     A::maps().backends.get_ptr(id.0).map_or_else(BackendRow::zeroed, |at| unsafe { **at })
+}
+
+/// Is a client in any of a service port's source ranges (C35)?
+#[inline(always)]
+pub(crate) fn in_ranges<A: Family>(service_port: u32, client: A) -> bool {
+    let RangeKey { prefix_len, range } = RangeKey::of_client(service_port, client);
+    A::maps().ranges.get(lpm_trie::Key::new(prefix_len, range)).is_some()
+}
+
+/// The networks of the family.
+#[inline(always)]
+pub(crate) fn networks<A: Family>() -> Option<&'static Networks<A>> {
+    // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row, which
+    // changes only with the cluster's networks.
+    A::maps().networks.get_ptr(0).map(|at| unsafe { &**at })
 }
 
 /// The backend id in a slot.

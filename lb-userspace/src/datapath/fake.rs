@@ -4,7 +4,7 @@
 //! operations were computed. Invariant: whatever breaks "a frontend in the maps implies its name,
 //! its slots and its backends are there", after any single operation, is noted as a violation.
 
-use lb_common::abi::{BackendFlags, FrontendKey, FrontendRow, SlotRange};
+use lb_common::abi::{BackendFlags, FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 use lb_common::address::{V4, V6};
 
 use crate::tables::{Capacity, Family, MapOp, Maps, Stopped, Tables};
@@ -151,7 +151,11 @@ fn missing_from<A: Family>(tables: &Tables, key: &FrontendKey<A>, row: &Frontend
     if !tables.service_ports.contains_key(&row.service_port) {
         return complain(format!("service port {} has no name", row.service_port));
     }
-    let sets = [(row.inside, BackendFlags::IN_INSIDE_SET), (row.outside, BackendFlags::IN_OUTSIDE_SET)];
+    let bit = |local| {
+        if row.flags.has(local) { BackendFlags::IN_LOCAL_SET } else { BackendFlags::IN_CLUSTER_SET }
+    };
+    let sets =
+        [(row.inside, bit(FrontendFlags::INSIDE_LOCAL)), (row.outside, bit(FrontendFlags::OUTSIDE_LOCAL))];
     sets.into_iter()
         .find_map(|(range, bit)| complain(missing_backend::<A>(tables, row.service_port, range, bit)?))
 }

@@ -45,6 +45,10 @@ pub struct Served {
     pub inside: BackendSet,
     /// Everyone else.
     pub outside: BackendSet,
+    /// Is `inside` the local set (C12), not the cluster set (C11)?
+    pub inside_local: bool,
+    /// The same of `outside`.
+    pub outside_local: bool,
 }
 
 /// The cluster set and the local set (C11 to C13). The fallbacks of the two are independent.
@@ -98,21 +102,25 @@ impl Sets {
     /// What clients of the cluster address get (C14): the same wherever they are.
     #[must_use]
     pub fn internal(&self, policy: TrafficPolicy) -> Served {
-        let set = match policy {
-            TrafficPolicy::Cluster => self.cluster_set(),
-            TrafficPolicy::Local => self.local_set(),
-        };
-        Served { inside: set.clone(), outside: set }
+        let local = policy == TrafficPolicy::Local;
+        let set = self.set(local);
+        Served { inside: set.clone(), outside: set, inside_local: local, outside_local: local }
     }
 
     /// What clients of every other address get (C15, C24).
     #[must_use]
     pub fn external(&self, policy: TrafficPolicy) -> Served {
-        let outside = match policy {
-            TrafficPolicy::Cluster => self.cluster_set(),
-            TrafficPolicy::Local => self.local_set(),
-        };
-        Served { inside: self.cluster_set(), outside }
+        let local = policy == TrafficPolicy::Local;
+        Served {
+            inside: self.set(false),
+            outside: self.set(local),
+            inside_local: false,
+            outside_local: local,
+        }
+    }
+
+    fn set(&self, local: bool) -> BackendSet {
+        if local { self.local_set() } else { self.cluster_set() }
     }
 
     fn cluster_set(&self) -> BackendSet {

@@ -121,7 +121,7 @@ fn decide(
 }
 
 fn frontend(service: &Service, address: FrontendAddress, kind: FrontendKind, sets: &Sets) -> Frontend {
-    let Served { inside, outside } = match kind {
+    let served: Served = match kind {
         FrontendKind::ClusterIp => sets.internal(service.internal_policy),
         FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp => {
             sets.external(service.external_policy)
@@ -134,8 +134,10 @@ fn frontend(service: &Service, address: FrontendAddress, kind: FrontendKind, set
         port: address.port,
         kind,
         external_policy: service.external_policy,
-        inside,
-        outside,
+        inside: served.inside,
+        outside: served.outside,
+        inside_local: served.inside_local,
+        outside_local: served.outside_local,
         affinity_seconds: service.affinity_seconds,
         source_ranges: if guarded { source_ranges(service, address.ipv6) } else { Vec::new() },
     }

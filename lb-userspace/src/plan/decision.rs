@@ -58,6 +58,10 @@ pub struct Frontend {
     pub inside: BackendSet,
     /// For everyone else.
     pub outside: BackendSet,
+    /// Is `inside` the service port's local set (C12), not its cluster set (C11)?
+    pub inside_local: bool,
+    /// The same of `outside`.
+    pub outside_local: bool,
     /// Seconds of ClientIP affinity (C30).
     pub affinity_seconds: Option<u32>,
     /// `loadBalancerSourceRanges` of the frontend's family (C35); empty: open.

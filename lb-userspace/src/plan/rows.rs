@@ -88,6 +88,8 @@ pub(super) fn frontend_row<A: Address>(
         (frontend.inside == BackendSet::Drop, FrontendFlags::INSIDE_DROP),
         (frontend.outside == BackendSet::Drop, FrontendFlags::OUTSIDE_DROP),
         (frontend.kind != FrontendKind::ClusterIp, FrontendFlags::EXTERNAL),
+        (frontend.inside_local, FrontendFlags::INSIDE_LOCAL),
+        (frontend.outside_local, FrontendFlags::OUTSIDE_LOCAL),
     ] {
         flags |= if applies { bit } else { 0 };
     }
@@ -141,15 +143,14 @@ pub(super) fn slots(set: &BackendSet, ids: &BTreeMap<SocketAddr, BackendId>) -> 
     }
 }
 
-/// Which backends stand in which set of any of `frontends`: bits of [`BackendFlags`].
+/// Which backends stand in the service port's cluster set and local set, as far as any of `frontends` uses them: bits
+/// of [`BackendFlags`].
 pub(super) fn set_bits<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> BTreeMap<SocketAddr, u16> {
     let mut bits = BTreeMap::new();
     for frontend in frontends {
-        let sets = [
-            (&frontend.inside, BackendFlags::IN_INSIDE_SET),
-            (&frontend.outside, BackendFlags::IN_OUTSIDE_SET),
-        ];
-        for (set, bit) in sets {
+        let sets = [(&frontend.inside, frontend.inside_local), (&frontend.outside, frontend.outside_local)];
+        for (set, local) in sets {
+            let bit = if local { BackendFlags::IN_LOCAL_SET } else { BackendFlags::IN_CLUSTER_SET };
             if let BackendSet::Backends(backends) = set {
                 for addr in backends {
                     *bits.entry(*addr).or_default() |= bit;

@@ -14,8 +14,8 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
-    self, BackendFlags, BackendId, BackendRow, Config, FrontendFlags, FrontendKey, FrontendRow, InterfaceRow,
-    Role, SlotRange, Verdict,
+    self, BackendFlags, BackendId, BackendRow, Config, ConfigFlags, FrontendFlags, FrontendKey, FrontendRow,
+    InterfaceRow, Role, SlotRange, Verdict,
 };
 use lb_common::address::{Address, Port, Protocol};
 use lb_userspace::datapath::clock::Clock;
@@ -98,6 +98,8 @@ impl Datapath {
             ticks_per_second: Clock::read()?.ticks_per_second,
             masquerade_port_first: MASQUERADE_PORTS.0,
             masquerade_port_last: MASQUERADE_PORTS.1,
+            flags: ConfigFlags(0),
+            pad: 0,
             opening_timeout: 60,
         };
         kernel::set_config(&self.pins, &config)?;
@@ -135,7 +137,7 @@ impl Datapath {
         let ids: Vec<BackendId> = (owner..).take(service.backends.len()).map(BackendId).collect();
         let count = u32::try_from(service.backends.len())?;
         self.next_id += count + 1;
-        let flags = BackendFlags::SERVING | BackendFlags::IN_INSIDE_SET | BackendFlags::IN_OUTSIDE_SET;
+        let flags = BackendFlags::SERVING | BackendFlags::IN_CLUSTER_SET;
         let mut operations = Vec::new();
         for (id, backend) in ids.iter().zip(service.backends) {
             operations.push(A::put_backend(*id, backend_row::<A>(*backend, flags, owner)));

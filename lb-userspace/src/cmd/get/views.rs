@@ -132,7 +132,7 @@ fn backends_of<A: Address>(tables: &Tables, rows: &BTreeMap<BackendId, BackendRo
             id: id.0,
             generation: row.generation,
             serving: row.flags.has(BackendFlags::SERVING),
-            in_set: row.flags.has(BackendFlags::IN_INSIDE_SET),
+            in_set: row.flags.has(BackendFlags::IN_CLUSTER_SET) || row.flags.has(BackendFlags::IN_LOCAL_SET),
             local: row.flags.has(BackendFlags::LOCAL),
         })
         .collect()

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{self, ABI_VERSION, Config};
+use lb_common::abi::{self, ABI_VERSION, Config, ConfigFlags};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -307,6 +307,8 @@ fn config(args: &Args, clock: Clock) -> Config {
         masquerade_port_first: args.masquerade_ports.0,
         masquerade_port_last: args.masquerade_ports.1,
         opening_timeout: lb_common::flow_state::Timeouts::default().opening,
+        flags: ConfigFlags(0),
+        pad: 0,
     }
 }
 

@@ -73,6 +73,8 @@ fn decision(service: u8, port: u8, shape: &Shape) -> Decision {
             external_policy: TrafficPolicy::Cluster,
             inside: set(ipv6, service, shape.inside, &shape.empty),
             outside: set(ipv6, service, shape.outside, &shape.empty),
+            inside_local: false,
+            outside_local: true,
             affinity_seconds: shape.affinity,
             source_ranges: Vec::new(),
         };

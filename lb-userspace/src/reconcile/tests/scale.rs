@@ -33,6 +33,8 @@ fn big_service(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
         external_policy: TrafficPolicy::Cluster,
         inside: set.clone(),
         outside: set,
+        inside_local: false,
+        outside_local: false,
         affinity_seconds: None,
         source_ranges: Vec::new(),
     };
