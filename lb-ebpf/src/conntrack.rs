@@ -18,13 +18,15 @@ const PORT_TRIES: u32 = 16;
 /// Ports below are not given out.
 const FIRST_PORT: u16 = 1024;
 
-/// What a flow wants of its source port.
+/// What is to become of a new flow's source.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ports {
-    /// The client's own, if it is free on the way back (C27).
+pub(crate) enum SourceEnd {
+    /// It stays, but for the port if that is not free on the way back (C27).
     Keep,
-    /// Another one.
+    /// It gets another port.
     Move,
+    /// It becomes the node's, at egress (C23, C25).
+    Masquerade,
 }
 
 /// Does the row at ingress still say where `segment` goes? A SYN on a connection that is over, or whose
@@ -86,11 +88,11 @@ pub(crate) fn open<A: Family>(
     key: &Key<A>,
     service_port: u32,
     choice: &Choice<A>,
-    ports: Ports,
+    source: SourceEnd,
     row: &mut Row<A>,
 ) -> Result<(), Verdict> {
-    begin(key, service_port, choice, row);
-    if ports == Ports::Move {
+    begin(key, service_port, choice, source, row);
+    if source == SourceEnd::Move {
         row.other_port = random_port();
     }
     for _ in 0..PORT_TRIES {
@@ -104,9 +106,15 @@ pub(crate) fn open<A: Family>(
 
 /// Row 1 of a flow, before its replies' tuple is known to be free.
 #[inline(never)]
-fn begin<A: Family>(key: &Key<A>, service_port: u32, choice: &Choice<A>, row: &mut Row<A>) {
+fn begin<A: Family>(
+    key: &Key<A>,
+    service_port: u32,
+    choice: &Choice<A>,
+    source: SourceEnd,
+    row: &mut Row<A>,
+) {
     let now = kernel::ticks();
-    let hairpin = choice.addr == { key.src } && choice.generation != 0;
+    let masqueraded = if source == SourceEnd::Masquerade { FlowFlags::MASQUERADED } else { 0 };
     let state = if key.protocol == Protocol::TCP { SideState::OPENING } else { SideState::OPEN };
     *row = Word::new(FlowRow {
         tag: key.tag(),
@@ -119,7 +127,7 @@ fn begin<A: Family>(key: &Key<A>, service_port: u32, choice: &Choice<A>, row: &m
         port: choice.port,
         other_port: key.src_port,
         state: state.0,
-        flags: FlowFlags(FlowFlags::FORWARD | if hairpin { FlowFlags::MASQUERADED } else { 0 }),
+        flags: FlowFlags(FlowFlags::FORWARD | masqueraded),
         pad: [0; 2],
     });
 }
@@ -273,5 +281,5 @@ pub(crate) fn settle_one_sided<A: Family>(key: &Key<A>, row: &Row<A>, segment: &
 #[inline(always)]
 fn random_port() -> Port {
     let span = u32::from(u16::MAX - FIRST_PORT) + 1;
-    Port::new(FIRST_PORT.wrapping_add(kernel::random_below(span) as u16))
+    Port::new(FIRST_PORT.wrapping_add(kernel::below(kernel::random(), span) as u16))
 }

@@ -1,19 +1,24 @@
 //! Ingress: translate the destination.
 //!
-//! Decides, in this order: a known flow goes where it went; a packet to a frontend gets a backend;
-//! a reply to the masquerade address goes back to its client; everything else is left alone. Must not know
-//! how a backend is chosen or a row is made. Invariant: a packet that is no service's leaves
+//! Decides, in this order: a known flow goes where it went; a packet to a frontend gets a backend, and its
+//! source is masqueraded where the reply would not come back through this node (C25, C26); a reply to the masquerade
+//! address goes back to its client; a Service's address without such a port refuses (C34); everything else is
+//! left alone. Must not know how a backend is chosen or a row is made. Invariant: a packet that is no service's leaves
 //! byte for byte as it came (contract C44), but for a tuple that a live flow holds (C27).
 
-use lb_common::abi::{FlowFlags, FrontendFlags, FrontendKey, FrontendRow, Hook, Verdict, Word};
-use lb_common::address::Protocol;
+use lb_common::abi::{
+    BackendFlags, CLUSTER_NETWORK, ConfigFlags, FlowFlags, FrontendFlags, FrontendKey, FrontendRow, Hook,
+    SERVICE_NETWORKS, Verdict, Word,
+};
+use lb_common::address::{Port, Protocol};
 use lb_common::flow_state::{opens, tcp_flag};
 use lb_common::wire::Segment;
 
+use crate::conntrack::SourceEnd;
 use crate::maps::{self, Family, Flow, Key, Missing, Row};
 use crate::packet::Packet;
 use crate::rewrite::{self, End};
-use crate::service::Choice;
+use crate::service::{Choice, Request, Side};
 use crate::{conntrack, icmp, kernel, parse, reject, service};
 
 /// A plain packet of a settled flow, or of nobody's; `None`: [`slow`] has to look.
@@ -37,16 +42,19 @@ pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Verdic
 /// Is a packet without a settled flow nobody's? Only what could open a connection may collide with a flow's replies.
 #[inline(always)]
 fn nobodys<A: Family>(segment: &Segment<A>, key: &Key<A>) -> Option<Verdict> {
-    if maps::is_frontend(&frontend_of(key)) || is_masquerade_port(key) {
+    if maps::is_frontend(&frontend_of(key)) || is_masquerade_port(key.dst_port) {
         return None;
     }
-    let collides = may_open(segment) && maps::state(&Word::new(key.reverse().at(Hook::EGRESS))).is_some();
-    if collides { None } else { Some(Verdict::NotService) }
+    let concerns_us = may_open(segment)
+        && (maps::state(&Word::new(key.reverse().at(Hook::EGRESS))).is_some()
+            || maps::is_frontend(&Word::new(FrontendKey::whole(key.dst)))
+            || is_service_address(key.dst));
+    if concerns_us { None } else { Some(Verdict::NotService) }
 }
 
 /// Any packet. Has its segment and rows in scratch memory, since it calls deep.
 #[inline(never)]
-pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize) -> Verdict {
+pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> Verdict {
     let Some(work) = maps::work::<A>() else { return Verdict::DroppedTableFull };
     if let Err(verdict) = parse::segment_into::<A, P>(packet, l3, Hook::INGRESS, &mut work.segment) {
         return verdict;
@@ -64,8 +72,13 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize) -> Verdict {
         conntrack::forget(key, &work.row);
     }
     match maps::frontend(&frontend_of(key)) {
-        Ok(frontend) => new_flow(packet, segment, key, &frontend, (&mut work.row, &mut work.choice)),
+        Ok(frontend) => new_flow(packet, segment, key, (&frontend, side), (&mut work.row, &mut work.choice)),
         Err(Missing::Recycled) => Verdict::DroppedRowRecycled,
+        Err(Missing::Absent) if !may_open(segment) => Verdict::NotService,
+        Err(Missing::Absent) if maps::is_frontend(&Word::new(FrontendKey::whole(key.dst))) => {
+            reject::answer(packet, segment, Verdict::RejectedNoPort)
+        }
+        Err(Missing::Absent) if is_service_address(key.dst) => Verdict::DroppedNoService,
         Err(Missing::Absent) => direct(packet, segment, key, (&mut work.row, &mut work.choice)),
     }
 }
@@ -85,24 +98,57 @@ fn new_flow<A: Family, P: Packet>(
     packet: &P,
     segment: &Segment<A>,
     key: &Key<A>,
-    frontend: &FrontendRow,
+    (frontend, side): (&FrontendRow, Side),
     (row, choice): (&mut Row<A>, &mut Choice<A>),
 ) -> Verdict {
-    match service::choose(key, frontend, choice) {
+    let stray = segment.protocol == Protocol::TCP && !opens(segment.tcp_flags);
+    let request = Request { client: key.src, side, spread: key.spread(), opens: !stray };
+    match service::choose(&request, frontend, choice) {
         Ok(()) => {}
         Err(Verdict::RejectedNoEndpoint) => {
             return reject::answer(packet, segment, Verdict::RejectedNoEndpoint);
         }
         Err(verdict) => return verdict,
     }
-    let stray = segment.protocol == Protocol::TCP && !opens(segment.tcp_flags);
     if stray && !frontend.flags.has(FrontendFlags::EXTERNAL) {
         return reject::answer(packet, segment, Verdict::RejectedNoFlow);
     }
-    match conntrack::open(key, frontend.service_port, choice, conntrack::Ports::Keep, row) {
+    let source = source_end(key, frontend, side, choice);
+    match conntrack::open(key, frontend.service_port, choice, source, row) {
         Ok(()) => rewrite::apply(packet, segment, row, End::Destination, Verdict::ForwardedNew),
         Err(verdict) => verdict,
     }
+}
+
+/// Does the source stay? A reply must come back through this node: that of a pod here does, and that of a backend
+/// here; a backend elsewhere answers whoever it sees.
+#[inline(always)]
+fn source_end<A: Family>(key: &Key<A>, frontend: &FrontendRow, side: Side, choice: &Choice<A>) -> SourceEnd {
+    let external = frontend.flags.has(FrontendFlags::EXTERNAL);
+    let always = maps::config().flags.has(ConfigFlags::MASQUERADE_ALWAYS);
+    let masquerades = if external && frontend.flags.has(FrontendFlags::OUTSIDE_LOCAL) {
+        false
+    } else if side == Side::Inside {
+        external && always
+    } else {
+        always || !choice.flags.has(BackendFlags::LOCAL) || (!external && is_foreign(key.src))
+    };
+    // A backend that dials itself would answer itself (C23).
+    let hairpin = choice.addr == { key.src };
+    if masquerades || hairpin { SourceEnd::Masquerade } else { SourceEnd::Keep }
+}
+
+/// Is it known to be no pod's address (C26)?
+#[inline(always)]
+fn is_foreign<A: Family>(client: A) -> bool {
+    let cluster = maps::network::<A>(CLUSTER_NETWORK);
+    cluster.present != 0 && !cluster.contains(client)
+}
+
+/// Is it an address for Services (C34)?
+#[inline(never)]
+pub(crate) fn is_service_address<A: Family>(addr: A) -> bool {
+    SERVICE_NETWORKS.into_iter().any(|row| maps::network::<A>(row).contains(addr))
 }
 
 /// A packet that goes straight to where it is addressed. Where a translated flow holds its tuple, the
@@ -115,30 +161,30 @@ fn direct<A: Family, P: Packet>(
     key: &Key<A>,
     (row, choice): (&mut Row<A>, &mut Choice<A>),
 ) -> Verdict {
-    if !may_open(segment) || !conntrack::is_way_back_held(key) {
+    if !conntrack::is_way_back_held(key) {
         return Verdict::NotService;
     }
     *choice = Choice::straight(key);
-    match conntrack::open(key, 0, choice, conntrack::Ports::Move, row) {
+    match conntrack::open(key, 0, choice, SourceEnd::Move, row) {
         Ok(()) => rewrite::apply(packet, segment, row, End::Destination, Verdict::MovedAside),
         Err(verdict) => verdict,
     }
 }
 
 #[inline(always)]
-fn frontend_of<A: Family>(key: &Key<A>) -> Word<A, FrontendKey<A>> {
+pub(crate) fn frontend_of<A: Family>(key: &Key<A>) -> Word<A, FrontendKey<A>> {
     Word::new(FrontendKey::new(key.dst, key.dst_port, key.protocol))
 }
 
 #[inline(always)]
-fn is_masquerade_port<A: Family>(key: &Key<A>) -> bool {
+pub(crate) fn is_masquerade_port(port: Port) -> bool {
     let config = maps::config();
-    let port = key.dst_port.get();
+    let port = port.get();
     port >= config.masquerade_port_first && port <= config.masquerade_port_last
 }
 
 #[inline(always)]
-fn may_open<A: Family>(segment: &Segment<A>) -> bool {
+pub(crate) fn may_open<A: Family>(segment: &Segment<A>) -> bool {
     segment.protocol == Protocol::UDP || opens(segment.tcp_flags)
 }
 

@@ -14,13 +14,18 @@ pub(crate) fn ticks() -> u32 {
     unsafe { bpf_jiffies64() as u32 }
 }
 
-/// A number below `bound`, every one as likely but for one part in 2^32 / `bound`: a multiplication where a
-/// remainder would need a division.
+/// Any number.
 #[inline(always)]
-pub(crate) fn random_below(bound: u32) -> u32 {
+pub(crate) fn random() -> u32 {
     // SAFETY: a helper without arguments.
-    let random = unsafe { bpf_get_prandom_u32() };
-    ((u64::from(random) * u64::from(bound)) >> 32) as u32
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// A `number` brought below `bound`, every result as likely but for one part in 2^32 / `bound`: a multiplication
+/// where a remainder would need a division.
+#[inline(always)]
+pub(crate) fn below(number: u32, bound: u32) -> u32 {
+    ((u64::from(number) * u64::from(bound)) >> 32) as u32
 }
 
 /// Sends the packet out of an interface once the program ends; returns the hook's action.

@@ -36,17 +36,45 @@ mod verdict;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use lb_common::abi::Hook;
+
+use crate::service::Side;
+use crate::tc::Place;
 
 /// On the host's side of a pod's interface: what the pod sends.
 #[classifier]
 pub fn pod_ingress(ctx: TcContext) -> i32 {
-    tc::run(ctx.skb.skb, tc::Direction::Ingress)
+    tc::run(ctx.skb.skb, Place { hook: Hook::INGRESS, side: Side::Inside, ethernet: true })
 }
 
 /// On the host's side of a pod's interface: what the pod is sent.
 #[classifier]
 pub fn pod_egress(ctx: TcContext) -> i32 {
-    tc::run(ctx.skb.skb, tc::Direction::Egress)
+    tc::run(ctx.skb.skb, Place { hook: Hook::EGRESS, side: Side::Inside, ethernet: true })
+}
+
+/// On a device that leads off the node: what comes in.
+#[classifier]
+pub fn net_ingress(ctx: TcContext) -> i32 {
+    tc::run(ctx.skb.skb, Place { hook: Hook::INGRESS, side: Side::Outside, ethernet: true })
+}
+
+/// On a device that leads off the node: what goes out.
+#[classifier]
+pub fn net_egress(ctx: TcContext) -> i32 {
+    tc::run(ctx.skb.skb, Place { hook: Hook::EGRESS, side: Side::Outside, ethernet: true })
+}
+
+/// As `net_ingress`, on a device without Ethernet headers (WireGuard, IP in IP).
+#[classifier]
+pub fn bare_ingress(ctx: TcContext) -> i32 {
+    tc::run(ctx.skb.skb, Place { hook: Hook::INGRESS, side: Side::Outside, ethernet: false })
+}
+
+/// As `net_egress`, on a device without Ethernet headers.
+#[classifier]
+pub fn bare_egress(ctx: TcContext) -> i32 {
+    tc::run(ctx.skb.skb, Place { hook: Hook::EGRESS, side: Side::Outside, ethernet: false })
 }
 
 /// The kernel learns from this that the programs may use helpers reserved to GPL-compatible code.

@@ -4,8 +4,10 @@
 //! is masqueraded. Invariant: a tuple is given out only where no flow holds it; without an
 //! address or a free port the packet is dropped and counted.
 
-use lb_common::abi::{Config, FlowFlags, InterfaceRow, Verdict, Word};
-use lb_common::address::{Address, Port, V4, V6};
+use bytemuck::Zeroable as _;
+use lb_common::abi::{Config, FlowFlags, FlowRow, InterfaceRow, Verdict, Word};
+use lb_common::address::{Address, Port, Protocol, V4, V6};
+use lb_common::flow_state::SideState;
 
 use crate::maps::{self, Family, Key, Row};
 use crate::{conntrack, kernel};
@@ -33,6 +35,39 @@ pub(crate) fn resolve<A: Family>(key: &Key<A>, row: &mut Row<A>, ifindex: u32) -
     Err(Verdict::DroppedNoPort)
 }
 
+/// Holds the tuple of a connection that the node itself opens from a port for masqueraded flows, under that port if
+/// it is free, else under another. `false`: the address is none that flows are masqueraded with, so nothing collides.
+#[inline(never)]
+pub(crate) fn hold<A: Family>(key: &Key<A>, row: &mut Row<A>, ifindex: u32) -> Result<bool, Verdict> {
+    if A::of(&maps::interface(ifindex)) != { key.src } {
+        return Ok(false);
+    }
+    let now = kernel::ticks();
+    *row = Word::new(FlowRow {
+        tag: key.tag(),
+        since: now,
+        last_seen: now,
+        addr: key.src,
+        port: key.src_port,
+        other_port: key.dst_port,
+        state: if key.protocol == Protocol::TCP { SideState::OPENING } else { SideState::OPEN }.0,
+        flags: FlowFlags(FlowFlags::FORWARD | FlowFlags::MASQUERADED | FlowFlags::OWN),
+        ..FlowRow::zeroed()
+    });
+    if !maps::add_embryonic(key, row) {
+        return Err(Verdict::DroppedTableFull);
+    }
+    let config = maps::config();
+    for _ in 0..PORT_TRIES {
+        match claim_replies(key, row) {
+            Err(Verdict::DroppedNoPort) => row.port = port(&config),
+            claimed => return claimed.map(|()| true),
+        }
+    }
+    maps::remove_embryonic(key);
+    Err(Verdict::DroppedNoPort)
+}
+
 /// Makes row 3 and completes row 2; [`Verdict::DroppedNoPort`] where another flow holds the tuple.
 #[inline(never)]
 fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> Result<(), Verdict> {
@@ -41,7 +76,8 @@ fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> Result<(), Verdict> {
     *reply = *row;
     (reply.addr, reply.port, reply.other_port) = key.undo();
     reply.tag = back.tag();
-    reply.flags = FlowFlags(FlowFlags::MASQUERADED);
+    reply.flags = FlowFlags(row.flags.0 & (FlowFlags::MASQUERADED | FlowFlags::OWN));
+    reply.state = 0;
     if !conntrack::claim(back, reply) {
         return Err(Verdict::DroppedNoPort);
     }
@@ -56,7 +92,7 @@ fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> Result<(), Verdict> {
 fn port(config: &Config) -> Port {
     let first = config.masquerade_port_first;
     let span = u32::from(config.masquerade_port_last.wrapping_sub(first)) + 1;
-    Port::new(first.wrapping_add(kernel::random_below(span) as u16))
+    Port::new(first.wrapping_add(kernel::below(kernel::random(), span) as u16))
 }
 
 /// The address of a family that an interface masquerades with.

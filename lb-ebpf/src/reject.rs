@@ -186,12 +186,14 @@ fn send_back<A: Refusal, P: Packet, T: Pod>(
     protocol: Protocol,
     payload: &T,
 ) -> Result<(), Refused> {
-    let mut ethernet = packet.read::<Ethernet>(0).ok_or(Refused)?;
-    (ethernet.dst, ethernet.src) = (ethernet.src, ethernet.dst);
     let ip = A::header(segment, protocol, size_of::<T>());
     let l4 = segment.l3 + size_of::<A::Ip>();
     packet.resize(l4 + size_of::<T>())?;
-    packet.store(0, &ethernet)?;
+    if segment.l3 >= size_of::<Ethernet>() {
+        let mut ethernet = packet.read::<Ethernet>(0).ok_or(Refused)?;
+        (ethernet.dst, ethernet.src) = (ethernet.src, ethernet.dst);
+        packet.store(0, &ethernet)?;
+    }
     packet.store(segment.l3, &ip)?;
     packet.store(l4, payload)
 }

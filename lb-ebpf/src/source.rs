@@ -1,22 +1,25 @@
 //! Egress: translate the source.
 //!
 //! Decides, by the flow's row alone: a backend's reply becomes the frontend's; a masqueraded
-//! packet becomes the node's, its address and port chosen when the first one shows the device. Must not
-//! know services. Invariant: a packet of no flow leaves byte for byte as it came (C44).
+//! packet becomes the node's, its address and port chosen when the first one shows the device. Off the node, what the
+//! node itself sends from a masquerade port holds its tuple, and what its sockets were refused goes no further. Must
+//! not know how a backend is chosen. Invariant: a packet of no flow leaves byte for byte as it came (C44).
 
-use lb_common::abi::{FlowFlags, Hook, Verdict, Word};
+use lb_common::abi::{ConfigFlags, FlowFlags, Hook, Verdict, Word};
 use lb_common::address::Protocol;
 use lb_common::flow_state::tcp_flag;
 use lb_common::wire::Segment;
 
+use crate::destination::{self, frontend_of, is_masquerade_port, is_service_address, may_open};
 use crate::maps::{self, Family, Flow, Key, Missing};
 use crate::packet::Packet;
 use crate::rewrite::{self, End};
-use crate::{conntrack, destination, icmp, masquerade, parse};
+use crate::service::Side;
+use crate::{conntrack, icmp, masquerade, parse};
 
 /// A plain packet of a settled flow, or of nobody's; `None`: [`slow`] has to look.
 #[inline(never)]
-pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Verdict> {
+pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> Option<Verdict> {
     let segment = match parse::plain::<A, P>(packet, l3)? {
         Ok(segment) => segment,
         Err(verdict) => return Some(verdict),
@@ -26,13 +29,25 @@ pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Verdic
         Ok(flow) => Some(send(packet, &segment, &flow)),
         Err(Missing::Recycled) => Some(Verdict::DroppedRowRecycled),
         Err(Missing::Absent) if maps::is_embryonic(&key) => None,
+        Err(Missing::Absent) if side == Side::Outside && may_open(&segment) => leaving(&key),
         Err(Missing::Absent) => Some(Verdict::NotTranslated),
     }
 }
 
+/// What may be the first packet of a connection that leaves the node and is no flow's; `None`: [`slow`] has to look.
+#[inline(always)]
+fn leaving<A: Family>(key: &Key<A>) -> Option<Verdict> {
+    if is_masquerade_port(key.src_port) {
+        return None;
+    }
+    let refused = maps::config().flags.has(ConfigFlags::SOCKETS)
+        && (maps::is_frontend(&frontend_of(key)) || is_service_address(key.dst));
+    Some(if refused { Verdict::DroppedRefusedSocket } else { Verdict::NotTranslated })
+}
+
 /// Any packet. Has its segment and rows in scratch memory, since it calls deep.
 #[inline(never)]
-pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize) -> Verdict {
+pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> Verdict {
     let Some(work) = maps::work::<A>() else { return Verdict::DroppedTableFull };
     if let Err(verdict) = parse::segment_into::<A, P>(packet, l3, Hook::EGRESS, &mut work.segment) {
         return verdict;
@@ -43,7 +58,12 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize) -> Verdict {
         return icmp::translate(packet, segment, Hook::EGRESS);
     }
     if !maps::flow_row(key, &mut work.row) {
-        return Verdict::NotTranslated;
+        let holds = side == Side::Outside && may_open(segment) && is_masquerade_port(key.src_port);
+        return match holds.then(|| masquerade::hold(key, &mut work.row, packet.ifindex())) {
+            Some(Ok(true)) => rewrite::apply(packet, segment, &work.row, End::Source, Verdict::PortHeld),
+            Some(Err(verdict)) => verdict,
+            Some(Ok(false)) | None => Verdict::NotTranslated,
+        };
     }
     if work.row.flags.has(FlowFlags::PENDING) {
         return match masquerade::resolve(key, &mut work.row, packet.ifindex()) {

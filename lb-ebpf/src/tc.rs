@@ -8,12 +8,13 @@ use aya_ebpf::helpers::generated::{
     bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use bytemuck::Pod;
-use lb_common::abi::Verdict;
+use lb_common::abi::{Hook, Verdict};
 use lb_common::address::{V4, V6};
 use lb_common::wire::{Bytes, Link};
 
 use crate::maps::Family;
 use crate::packet::{Change, Checksum, Packet, Refused};
+use crate::service::Side;
 use crate::{destination, source, verdict};
 
 /// Tells the checksum helper that the pseudo-header is IPv6's (kernel commit 6043b794c766); a kernel
@@ -23,22 +24,25 @@ const BPF_F_IPV6: u64 = 1 << 7;
 /// No header begins further in; tells the verifier a bound for offsets that come from memory.
 const LAST_OFFSET: usize = 0x3fff;
 
-/// Which way packets pass the hook.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// Into the node.
-    Ingress,
-    /// Out of the node.
-    Egress,
+/// Where a program hangs.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// At ingress, into the node, or at egress.
+    pub hook: Hook,
+    /// What the interface leads to.
+    pub side: Side,
+    /// Do its packets begin with an Ethernet header?
+    pub ethernet: bool,
 }
 
 /// Runs the datapath on a packet; returns the hook's action.
 #[inline(always)]
-pub(crate) fn run(skb: *mut __sk_buff, direction: Direction) -> i32 {
+pub(crate) fn run(skb: *mut __sk_buff, place: Place) -> i32 {
     let packet = Skb(skb);
-    let verdict = match Link::of_ethernet(&packet) {
-        Link::V4(l3) => family::<V4>(&packet, l3, direction),
-        Link::V6(l3) => family::<V6>(&packet, l3, direction),
+    let link = if place.ethernet { Link::of_ethernet(&packet) } else { Link::of_bare(&packet) };
+    let verdict = match link {
+        Link::V4(l3) => family::<V4>(&packet, l3, place),
+        Link::V6(l3) => family::<V6>(&packet, l3, place),
         Link::Other => Verdict::NotIp,
     };
     verdict::finish(verdict, &packet)
@@ -46,16 +50,17 @@ pub(crate) fn run(skb: *mut __sk_buff, direction: Direction) -> i32 {
 
 /// The common case first; its frame is gone before the other's begins, so that both fit the stack.
 #[inline(always)]
-fn family<A: Family>(packet: &Skb, l3: usize, direction: Direction) -> Verdict {
-    match direction {
-        Direction::Ingress => match destination::fast::<A, Skb>(packet, l3) {
+fn family<A: Family>(packet: &Skb, l3: usize, Place { hook, side, .. }: Place) -> Verdict {
+    if hook == Hook::INGRESS {
+        match destination::fast::<A, Skb>(packet, l3) {
             Some(verdict) => verdict,
-            None => destination::slow::<A, Skb>(packet, l3),
-        },
-        Direction::Egress => match source::fast::<A, Skb>(packet, l3) {
+            None => destination::slow::<A, Skb>(packet, l3, side),
+        }
+    } else {
+        match source::fast::<A, Skb>(packet, l3, side) {
             Some(verdict) => verdict,
-            None => source::slow::<A, Skb>(packet, l3),
-        },
+            None => source::slow::<A, Skb>(packet, l3, side),
+        }
     }
 }
 

@@ -22,7 +22,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{BackendId, mix};
+use super::{BackendId, avalanche, mix};
 use crate::address::{Address, Port, Protocol};
 use crate::flow_state::SideState;
 
@@ -123,6 +123,13 @@ impl<A: Address> FlowKey<A> {
         let kind = ((self.protocol.0 as u32) << 8) | self.hook.0 as u32;
         mix(mix(mix(mix(0, self.src.fold()), self.dst.fold()), ports), kind)
     }
+
+    /// The number by which a flow chooses from a Maglev table: the same on every node (C29).
+    #[must_use]
+    #[inline(always)]
+    pub fn spread(&self) -> u32 {
+        avalanche(self.at(Hook::INGRESS).tag())
+    }
 }
 
 /// What to do with a packet of a flow, and what is known of it.
@@ -176,6 +183,8 @@ impl FlowFlags {
     pub const MASQUERADED: u8 = 1 << 1;
     /// Row 2 before a packet has shown the outgoing device: it has no address and port yet.
     pub const PENDING: u8 = 1 << 2;
+    /// Rows 2 and 3 of a connection of the node itself, without 1 and 4: they hold its tuple.
+    pub const OWN: u8 = 1 << 3;
 
     /// Are all of `bits` set?
     #[must_use]

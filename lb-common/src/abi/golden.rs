@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 
 use super::{
     AffinityKey, AffinityRow, BackendRow, Config, FlowKey, FlowRow, FragmentKey, FragmentRow, FrontendKey,
-    FrontendRow, InterfaceRow, Networks, Prefix, RangeKey, ServicePortName, SlotRange,
+    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SlotRange,
 };
 use crate::address::{V4, V6};
 
@@ -77,8 +77,6 @@ layouts! {
     "RangeKey<V6>": RangeKey<V6> = 24 { prefix_len @ 0, range @ 4 }
     "Prefix<V4>": Prefix<V4> = 16 { addr @ 0, mask @ 4, present @ 8, pad @ 12 }
     "Prefix<V6>": Prefix<V6> = 40 { addr @ 0, mask @ 16, present @ 32, pad @ 36 }
-    "Networks<V4>": Networks<V4> = 80 { cluster @ 0, services @ 16 }
-    "Networks<V6>": Networks<V6> = 200 { cluster @ 0, services @ 40 }
     "Config": Config = 24 {
         abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,
         opening_timeout @ 12, flags @ 16, pad @ 20,

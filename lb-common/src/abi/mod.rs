@@ -30,7 +30,7 @@ pub use flow::{FlowFlags, FlowKey, FlowRow, Hook};
 pub use fragment::{FragmentKey, FragmentRow};
 pub use frontend::{FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 pub use interface::{InterfaceRow, Role};
-pub use network::{Networks, Prefix, SERVICE_NETWORKS};
+pub use network::{CLUSTER_NETWORK, Prefix, SERVICE_NETWORKS};
 pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
 pub use verdict::{Action, Verdict};
@@ -90,10 +90,10 @@ maps! {
     RANGES_V4 = "RANGES_V4", 65_536;
     /// LPM trie, [`RangeKey`] of IPv6 to a `u32` without meaning.
     RANGES_V6 = "RANGES_V6", 65_536;
-    /// Array of one [`Networks`] of IPv4.
-    NETWORKS_V4 = "NETWORKS_V4", 1;
-    /// Array of one [`Networks`] of IPv6.
-    NETWORKS_V6 = "NETWORKS_V6", 1;
+    /// Array of [`Prefix`] of IPv4: [`CLUSTER_NETWORK`], then [`SERVICE_NETWORKS`].
+    NETWORKS_V4 = "NETWORKS_V4", SERVICE_NETWORKS.end;
+    /// Array of [`Prefix`] of IPv6: [`CLUSTER_NETWORK`], then [`SERVICE_NETWORKS`].
+    NETWORKS_V6 = "NETWORKS_V6", SERVICE_NETWORKS.end;
     /// Per-CPU array of `u64`, indexed by [`Verdict`].
     VERDICTS = "VERDICTS", Verdict::COUNT;
     /// Hash, ifindex to [`InterfaceRow`].
@@ -141,6 +141,15 @@ impl<A, T> core::ops::DerefMut for Word<A, T> {
 #[inline(always)]
 pub const fn mix(hash: u32, word: u32) -> u32 {
     (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(15)
+}
+
+/// Spreads a hash over all of its bits (MurmurHash3's finalizer), so that a multiplication can choose by them.
+#[must_use]
+#[inline(always)]
+pub const fn avalanche(hash: u32) -> u32 {
+    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
 }
 
 /// A slot: the id of a backend.

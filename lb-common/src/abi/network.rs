@@ -6,19 +6,12 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::address::Address;
 
-/// How many service networks a family can have. Kubernetes has one; a second while it is being moved.
-pub const SERVICE_NETWORKS: usize = 4;
-
-/// The networks of a family.
-#[repr(C, packed)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Networks<A: Address> {
-    /// The pods of the cluster (C26, option `clusterCIDR`): ClusterIP traffic from elsewhere is masqueraded. None:
-    /// nothing is masqueraded for that reason.
-    pub cluster: Prefix<A>,
-    /// Where Services get their addresses (ServiceCIDRs): what no Service holds there is dropped (C34).
-    pub services: [Prefix<A>; SERVICE_NETWORKS],
-}
+/// The row of the pods of the cluster (C26, option `clusterCIDR`): ClusterIP traffic from elsewhere is masqueraded.
+/// Without a network there, nothing is masqueraded for that reason.
+pub const CLUSTER_NETWORK: u32 = 0;
+/// The rows of the networks where Services get their addresses (ServiceCIDRs): what no Service holds there is
+/// dropped (C34). Kubernetes has one a family; a second while it is being moved.
+pub const SERVICE_NETWORKS: core::ops::Range<u32> = 1..5;
 
 /// A network.
 #[repr(C, packed)]
@@ -45,18 +38,8 @@ impl<A: Address> Prefix<A> {
     /// Is `addr` in it?
     #[must_use]
     #[inline(always)]
-    pub fn contains(&self, addr: A) -> bool {
+    pub fn contains(self, addr: A) -> bool {
         self.present != 0 && addr.and(self.mask) == { self.addr }
-    }
-}
-
-impl<A: Address> Networks<A> {
-    /// Is `addr` in one of the service networks?
-    #[must_use]
-    #[inline(always)]
-    pub fn holds_service(&self, addr: A) -> bool {
-        let [a, b, c, d] = self.services;
-        a.contains(addr) || b.contains(addr) || c.contains(addr) || d.contains(addr)
     }
 }
 

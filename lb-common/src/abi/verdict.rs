@@ -75,6 +75,17 @@ verdicts! {
     PassedMalformed => "passed_malformed",
     /// A later fragment whose first was not seen; left to the stack.
     PassedFragment => "passed_fragment",
+    /// Egress: a connection of the node itself whose source port is one for masqueraded flows; its tuple is held from
+    /// now on, under another port if it was taken.
+    PortHeld => "port_held",
+    /// A port that a ClusterIP's Service has not: answered with a reset or ICMP port unreachable (C34).
+    RejectedNoPort => "rejected_no_port",
+    /// An address of a service network that no Service has (C34).
+    DroppedNoService => "dropped_no_service",
+    /// The client is in none of the load balancer address's source ranges (C35).
+    DroppedSourceRange => "dropped_source_range",
+    /// Off the node, still addressed to a frontend: the socket hooks refused it.
+    DroppedRefusedSocket => "dropped_refused_socket",
 }
 
 /// What happens to a packet.
@@ -90,7 +101,7 @@ pub enum Action {
 
 impl Verdict {
     /// How many there are: the size of the counters' array.
-    pub const COUNT: u32 = 25;
+    pub const COUNT: u32 = 30;
 
     /// The counter's index.
     #[must_use]
@@ -104,7 +115,7 @@ impl Verdict {
     #[inline(always)]
     pub const fn action(self) -> Action {
         match self {
-            Self::RejectedNoEndpoint | Self::RejectedNoFlow => Action::Answer,
+            Self::RejectedNoEndpoint | Self::RejectedNoFlow | Self::RejectedNoPort => Action::Answer,
             Self::DroppedNoLocalEndpoint
             | Self::DroppedNoFlow
             | Self::DroppedUnrejectable
@@ -114,7 +125,10 @@ impl Verdict {
             | Self::DroppedRowRecycled
             | Self::DroppedNoBackendRow
             | Self::DroppedTableFull
-            | Self::DroppedRewriteFailed => Action::Drop,
+            | Self::DroppedRewriteFailed
+            | Self::DroppedNoService
+            | Self::DroppedSourceRange
+            | Self::DroppedRefusedSocket => Action::Drop,
             _ => Action::Pass,
         }
     }

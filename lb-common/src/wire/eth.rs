@@ -47,6 +47,17 @@ pub enum Link {
 }
 
 impl Link {
+    /// Reads the version of a packet that begins with its network header, as those of a device without Ethernet do.
+    #[inline(always)]
+    pub fn of_bare<B: Bytes + ?Sized>(packet: &B) -> Self {
+        // Two bytes: the verifier draws no bound from a comparison of the packet's very first byte with its end.
+        match packet.read::<Be16>(0).map(|word| word.get() >> 12) {
+            Some(4) => Self::V4(0),
+            Some(6) => Self::V6(0),
+            _ => Self::Other,
+        }
+    }
+
     /// Reads the link layer of a frame that begins with an Ethernet header.
     #[inline(always)]
     pub fn of_ethernet<B: Bytes + ?Sized>(frame: &B) -> Self {
@@ -86,6 +97,14 @@ mod tests {
         assert_eq!(Link::of_ethernet(&frame(&[0x81, 0x00, 0, 5, 0x08, 0x00])[..]), Link::V4(18));
         assert_eq!(Link::of_ethernet(&frame(&[0x88, 0xa8, 0, 5, 0x86, 0xdd])[..]), Link::V6(18));
         assert_eq!(Link::of_ethernet(&frame(&[0x81, 0x00, 0, 5, 0x81, 0x00])[..]), Link::Other);
+    }
+
+    #[test]
+    fn a_bare_packet_says_its_version() {
+        assert_eq!(Link::of_bare(&[0x45u8, 0][..]), Link::V4(0));
+        assert_eq!(Link::of_bare(&[0x60u8, 0][..]), Link::V6(0));
+        assert_eq!(Link::of_bare(&[0x50u8, 0][..]), Link::Other);
+        assert_eq!(Link::of_bare(&[0u8; 0][..]), Link::Other);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie}
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
     self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FragmentKey,
-    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Networks, Range, RangeKey, ServicePortName, Verdict,
+    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Prefix, Range, RangeKey, ServicePortName, Verdict,
     Word,
 };
 use lb_common::address::{V4, V6};
@@ -46,7 +46,7 @@ macro_rules! family_maps {
         static $ranges: LpmTrie<Range<$family>, u32> =
             LpmTrie::with_max_entries(abi::$ranges.default_rows, 0);
         #[map]
-        static $networks: Array<Word<$family, Networks<$family>>> =
+        static $networks: Array<Word<$family, Prefix<$family>>> =
             Array::with_max_entries(abi::$networks.default_rows, 0);
         #[map]
         static $scratch: PerCpuArray<Scratch<$family>> = PerCpuArray::with_max_entries(1, 0);
@@ -122,7 +122,7 @@ pub(crate) struct FamilyMaps<A: Network> {
     affinity: &'static LruHashMap<Word<A, AffinityKey<A>>, AffinityRow>,
     fragments: &'static LruHashMap<Word<A, FragmentKey<A>>, FragmentRow>,
     ranges: &'static LpmTrie<Range<A>, u32>,
-    networks: &'static Array<Word<A, Networks<A>>>,
+    networks: &'static Array<Word<A, Prefix<A>>>,
     scratch: &'static PerCpuArray<Scratch<A>>,
 }
 
@@ -342,12 +342,12 @@ pub(crate) fn in_ranges<A: Family>(service_port: u32, client: A) -> bool {
     A::maps().ranges.get(lpm_trie::Key::new(prefix_len, range)).is_some()
 }
 
-/// The networks of the family.
+/// A network of the family, by its row.
 #[inline(always)]
-pub(crate) fn networks<A: Family>() -> Option<&'static Networks<A>> {
-    // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row, which
-    // changes only with the cluster's networks.
-    A::maps().networks.get_ptr(0).map(|at| unsafe { &**at })
+pub(crate) fn network<A: Family>(row: u32) -> Prefix<A> {
+    // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row, which changes only
+    // with the cluster's networks.
+    A::maps().networks.get_ptr(row).map_or_else(Prefix::zeroed, |at| unsafe { **at })
 }
 
 /// The backend id in a slot.

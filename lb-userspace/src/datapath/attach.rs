@@ -45,6 +45,30 @@ impl Way {
     }
 }
 
+/// Which programs an interface gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// Those for the host's side of a pod's interface.
+    Pod,
+    /// Those for a device that leads off the node.
+    Net,
+    /// Those for such a device without Ethernet headers.
+    BareNet,
+}
+
+impl Suite {
+    fn program(self, hook: TcAttachType) -> &'static str {
+        match (self, hook) {
+            (Self::Pod, TcAttachType::Ingress) => "pod_ingress",
+            (Self::Pod, _) => "pod_egress",
+            (Self::Net, TcAttachType::Ingress) => "net_ingress",
+            (Self::Net, _) => "net_egress",
+            (Self::BareNet, TcAttachType::Ingress) => "bare_ingress",
+            (Self::BareNet, _) => "bare_egress",
+        }
+    }
+}
+
 /// An interface to hang programs on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interface {
@@ -54,8 +78,8 @@ pub struct Interface {
     pub name: String,
 }
 
-const HOOKS: [(&str, &str, TcAttachType); 2] =
-    [("pod_ingress", "ingress", TcAttachType::Ingress), ("pod_egress", "egress", TcAttachType::Egress)];
+const HOOKS: [(&str, TcAttachType); 2] =
+    [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)];
 
 /// The filter's place among others, and its name there.
 const PRIORITY: u16 = 1;
@@ -65,8 +89,15 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x5b);
 ///
 /// # Errors
 /// Where the interface is gone, rights are missing, or the kernel lacks the way. What hung there stays.
-pub fn attach(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, way: Way) -> anyhow::Result<()> {
-    for (program, hook, kind) in HOOKS {
+pub fn attach(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interface: &Interface,
+    suite: Suite,
+    way: Way,
+) -> anyhow::Result<()> {
+    for (hook, kind) in HOOKS {
+        let program = suite.program(kind);
         let classifier = object::classifier(ebpf, program)?;
         match way.resolve() {
             Way::Clsact => clsact(classifier, interface, kind),
@@ -82,14 +113,14 @@ pub fn attach(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, way: Way) -> 
 /// # Errors
 /// Where rights are missing.
 pub fn detach(pins: &Pins, interface: &Interface) -> anyhow::Result<()> {
-    for (program, hook, kind) in HOOKS {
+    for (hook, kind) in HOOKS {
         let path = pin(pins, interface.index, hook);
         match fs::remove_file(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => remove_filter(interface, kind),
             Err(error) => {
                 return Err(error)
-                    .with_context(|| format!("taking {program} off interface {}", interface.name));
+                    .with_context(|| format!("taking the {hook} program off interface {}", interface.name));
             }
         }
     }
@@ -118,7 +149,7 @@ pub fn pinned(pins: &Pins) -> anyhow::Result<Vec<u32>> {
 /// # Errors
 /// Where rights are missing.
 pub fn forget(pins: &Pins, index: u32) -> anyhow::Result<()> {
-    for (_, hook, _) in HOOKS {
+    for (hook, _) in HOOKS {
         let path = pin(pins, index, hook);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -17,7 +17,11 @@ use super::pins::Pins;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchboard"));
 
 /// The programs at traffic-control hooks, by name.
-pub const CLASSIFIERS: [&str; 2] = ["pod_ingress", "pod_egress"];
+pub const CLASSIFIERS: [&str; 6] =
+    ["pod_ingress", "pod_egress", "net_ingress", "net_egress", "bare_ingress", "bare_egress"];
+
+/// Those that every node needs, so that a kernel that refuses them is found at once.
+const EVERYWHERE: [&str; 2] = ["pod_ingress", "pod_egress"];
 
 /// The loaded programs. Dropping them leaves what is pinned or attached at work.
 pub type Programs = Ebpf;
@@ -55,21 +59,24 @@ pub fn load(pins: Option<&Pins>, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     let mut ebpf = loader.load(OBJECT).context(
         "loading the eBPF object (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a kernel of 6.1 or later with BPF and its JIT)",
     )?;
-    for name in CLASSIFIERS {
-        classifier(&mut ebpf, name)?
-            .load()
-            .with_context(|| format!("the kernel's verifier refused the program {name}"))?;
+    for name in EVERYWHERE {
+        classifier(&mut ebpf, name)?;
     }
     Ok(ebpf)
 }
 
-/// A loaded program.
+/// A program, loaded when it is first asked for: the verifier takes its time, and most nodes need few of them.
 ///
 /// # Errors
-/// Where the object has none of that name.
+/// Where the object has none of that name, or the verifier refuses it.
 pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
-    program.try_into().with_context(|| format!("the program {name} is no classifier"))
+    let program: &mut SchedClassifier =
+        program.try_into().with_context(|| format!("the program {name} is no classifier"))?;
+    if program.fd().is_err() {
+        program.load().with_context(|| format!("the kernel's verifier refused the program {name}"))?;
+    }
+    Ok(program)
 }
 
 fn check_pinned(pins: &Pins, sizes: &Sizes) -> anyhow::Result<()> {

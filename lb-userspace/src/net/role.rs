@@ -18,6 +18,17 @@ pub enum Role {
     Net,
 }
 
+impl Role {
+    /// Where it leads, for people.
+    #[must_use]
+    pub fn leads(self) -> &'static str {
+        match self {
+            Self::Pod => "to a pod",
+            Self::Net => "off the node",
+        }
+    }
+}
+
 /// Kinds of links that lead off the node whatever their routes.
 const TUNNELS: [&str; 8] = ["vxlan", "geneve", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "wireguard"];
 

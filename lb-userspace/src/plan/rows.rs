@@ -34,9 +34,8 @@ pub struct Supported {
 }
 
 impl Supported {
-    /// ClusterIPs over TCP and UDP.
-    pub const CLUSTER_IP: Self =
-        Self { kinds: &[FrontendKind::ClusterIp], protocols: &[Protocol::TCP, Protocol::UDP] };
+    /// Every kind over TCP and UDP.
+    pub const ADDRESSED: Self = Self { kinds: Self::ALL.kinds, protocols: &[Protocol::TCP, Protocol::UDP] };
     /// Everything that a decision can say.
     pub const ALL: Self = Self {
         kinds: &[

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lb_common::abi::{InterfaceRow, Role};
 
-use crate::datapath::attach::{self, Interface, Way};
+use crate::datapath::attach::{self, Interface, Suite, Way};
 use crate::datapath::kernel;
 use crate::datapath::object::Programs;
 use crate::datapath::pins::Pins;
@@ -31,7 +31,7 @@ pub(super) struct Interfaces {
     rows: Table<u32, InterfaceRow>,
     way: Way,
     patterns: Option<Vec<String>>,
-    attached: BTreeMap<u32, Interface>,
+    attached: BTreeMap<u32, (Interface, Suite)>,
     retry_at: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ impl Interfaces {
         self.attached.len()
     }
 
-    /// Attaches to interfaces that are pods' now, and lets go of those that are not or are gone.
+    /// Attaches to interfaces that lead to pods or off the node now, and lets go of those that do not or are gone.
     pub(super) async fn update(&mut self, node_addresses: &[IpAddr]) {
         self.retry_at = None;
         if let Err(error) = self.try_update(node_addresses).await {
@@ -82,16 +82,16 @@ impl Interfaces {
     async fn try_update(&mut self, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
         let links = self.watcher.snapshot().await?;
         let roles = Roles::new(self.patterns.as_deref(), node_addresses)?;
-        let is_pod = |link: &&Link| roles.of(link) == Some(role::Role::Pod);
-        let pods: BTreeMap<u32, &Link> = links.iter().filter(is_pod).map(|link| (link.index, link)).collect();
+        let ours: BTreeMap<u32, (&Link, role::Role)> =
+            links.iter().filter_map(|link| Some((link.index, (link, roles.of(link)?)))).collect();
         let present: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
-        self.let_go(&pods, &present)?;
-        for link in pods.values() {
-            if let Err(error) = self.take(link, node_addresses) {
+        self.let_go(&ours, &present)?;
+        for (link, role) in ours.values() {
+            if let Err(error) = self.take(link, *role, node_addresses) {
                 tracing::error!(
                     interface = link.name,
                     error = format!("{error:#}"),
-                    "no Services for the pod behind this interface; tried again later"
+                    "no Services for who is behind this interface; tried again later"
                 );
                 self.retry_at = Some(Instant::now() + RETRY);
             }
@@ -99,16 +99,20 @@ impl Interfaces {
         Ok(())
     }
 
-    fn take(&mut self, link: &Link, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            link.ethernet,
-            "the interface {} has no Ethernet header, which is not supported yet: leave it out by --pod-interfaces",
-            link.name
-        );
+    fn take(&mut self, link: &Link, role: role::Role, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
+        let (suite, row_role) = match (role, link.ethernet) {
+            (role::Role::Pod, true) => (Suite::Pod, Role::POD),
+            (role::Role::Net, true) => (Suite::Net, Role::NET),
+            (role::Role::Net, false) => (Suite::BareNet, Role::NET),
+            (role::Role::Pod, false) => anyhow::bail!(
+                "the interface {} has no Ethernet header, as every pod's has: leave it out by --pod-interfaces",
+                link.name
+            ),
+        };
         let (v4, v6) = role::masquerade_addresses(link, node_addresses);
         let row = InterfaceRow {
-            role: Role::POD,
-            l2_len: ETHERNET,
+            role: row_role,
+            l2_len: if link.ethernet { ETHERNET } else { 0 },
             masquerade_v4: v4.map(Into::into).unwrap_or_default(),
             masquerade_v6: v6.map(Into::into).unwrap_or_default(),
             pad: 0,
@@ -117,24 +121,27 @@ impl Interfaces {
             self.rows.put(&link.index, &row).context("writing the map INTERFACES")?;
         }
         let interface = Interface { index: link.index, name: link.name.clone() };
-        let known = self.attached.get(&link.index);
-        if known.is_none() {
-            attach::attach(&mut self.programs, &self.pins, &interface, self.way)?;
-            tracing::info!(interface = link.name, "attached");
+        if self.attached.get(&link.index).map(|(_, suite)| *suite) != Some(suite) {
+            attach::attach(&mut self.programs, &self.pins, &interface, suite, self.way)?;
+            tracing::info!(interface = link.name, leads = role.leads(), "attached");
         }
-        self.attached.insert(link.index, interface);
+        self.attached.insert(link.index, (interface, suite));
         Ok(())
     }
 
-    /// Lets go of what a previous agent or this one attached to and is no pod's interface any more.
-    fn let_go(&mut self, pods: &BTreeMap<u32, &Link>, present: &BTreeSet<u32>) -> anyhow::Result<()> {
+    /// Lets go of what a previous agent or this one attached to and leads nowhere any more.
+    fn let_go(
+        &mut self,
+        ours: &BTreeMap<u32, (&Link, role::Role)>,
+        present: &BTreeSet<u32>,
+    ) -> anyhow::Result<()> {
         let rows = self.rows.rows().context("reading the map INTERFACES")?;
         let mut known: BTreeSet<u32> = rows.into_iter().map(|(index, _)| index).collect();
         known.extend(attach::pinned(&self.pins)?);
         known.extend(self.attached.keys());
-        for index in known.into_iter().filter(|index| !pods.contains_key(index)) {
+        for index in known.into_iter().filter(|index| !ours.contains_key(index)) {
             match self.attached.remove(&index) {
-                Some(interface) if present.contains(&index) => {
+                Some((interface, _)) if present.contains(&index) => {
                     attach::detach(&self.pins, &interface)?;
                     tracing::info!(interface = interface.name, "let go");
                 }

@@ -156,7 +156,7 @@ impl Agent {
         kernel::set_config(&pins, &config(args, clock))?;
         let maps = KernelMaps::open(&pins)?;
         let capacity = maps.capacity();
-        let terms = Terms { node_addresses: Vec::new(), supported: Supported::CLUSTER_IP };
+        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ADDRESSED };
         let reconciler = Reconciler::new(maps, capacity, terms)?;
         let interfaces = Interfaces::new(ebpf, pins.clone(), args.attach, args.pod_interfaces.clone())?;
         Ok(Self {
@@ -207,6 +207,7 @@ impl Agent {
         let snapshot = self.source.snapshot().clone();
         self.state.replace_all(snapshot.objects.iter().cloned());
         self.tell(&snapshot);
+        self.reconciler.set_node_addresses(node_addresses(&self.state));
         let planned = decide::dirty(&mut self.state, &mut self.owners);
         tell_refusals(planned.values().flat_map(|planned| &planned.refused));
         let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
@@ -220,6 +221,7 @@ impl Agent {
         let began = Instant::now();
         self.tell(&snapshot);
         self.state.replace_all(snapshot.objects);
+        self.reconciler.set_node_addresses(node_addresses(&self.state));
         let planned = decide::dirty(&mut self.state, &mut self.owners);
         tell_refusals(planned.values().flat_map(|planned| &planned.refused));
         let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
