@@ -5,11 +5,18 @@
 //! another key without waiting for readers; so the row is copied, its tag compared
 //! afterwards, and a mismatch looked up once more.
 
+#[macro_use]
+mod tagged;
+mod flows;
 mod scratch;
 
+pub(crate) use flows::{
+    Flow, Settled, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic, remove_settled,
+    replace_embryonic, settle, settled, state,
+};
 pub(crate) use scratch::{Scratch, holder, out, reply, work};
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie};
 use bytemuck::Zeroable as _;
@@ -19,7 +26,6 @@ use lb_common::abi::{
     Word,
 };
 use lb_common::address::{V4, V6};
-use lb_common::flow_state::SideState;
 use lb_common::wire::Network;
 
 macro_rules! family_maps {
@@ -143,115 +149,6 @@ pub(crate) enum Missing {
     Recycled,
 }
 
-/// A flow row: a copy that was consistent, and where it stands.
-pub(crate) struct Flow<A: Family> {
-    /// What it said.
-    pub row: Row<A>,
-    at: *mut Row<A>,
-}
-
-impl<A: Family> Flow<A> {
-    /// Writes the time the flow was last seen.
-    #[inline(always)]
-    pub(crate) fn touch(&self, now: u32) {
-        // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between,
-        // another flow looks a little younger than it is.
-        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).last_seen).write(now) }
-    }
-
-    /// Writes what this side has said.
-    #[inline(always)]
-    pub(crate) fn set_state(&self, state: u8) {
-        // SAFETY: as above; a state that strays is put right by that flow's next packet.
-        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).state).write(state) }
-    }
-}
-
-/// A row that says whose it is.
-trait Tagged {
-    /// Reads the tag again, from the map.
-    ///
-    /// # Safety
-    /// `at` points into a map.
-    unsafe fn tag(at: *const Self) -> u32;
-}
-
-impl<A: Network> Tagged for Row<A> {
-    #[inline(always)]
-    unsafe fn tag(at: *const Self) -> u32 {
-        // SAFETY: the caller's; the tag is the row's first word.
-        unsafe { at.cast::<u32>().read_volatile() }
-    }
-}
-
-impl Tagged for FrontendRow {
-    #[inline(always)]
-    unsafe fn tag(at: *const Self) -> u32 {
-        // SAFETY: the caller's.
-        unsafe { (&raw const (*at).tag).read_volatile() }
-    }
-}
-
-macro_rules! tagged {
-    ($map:expr, $key:expr) => {{
-        let mut found = Err(Missing::Absent);
-        for _ in 0..2 {
-            let Some(at) = $map.get_ptr_mut($key) else {
-                found = Err(Missing::Absent);
-                break;
-            };
-            // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row.
-            let row = unsafe { *at };
-            // SAFETY: as above. Volatile: the tag is to be read after the row.
-            let tag = unsafe { Tagged::tag(at.cast_const()) };
-            if tag == $key.tag() {
-                found = Ok((row, at));
-                break;
-            }
-            found = Err(Missing::Recycled);
-        }
-        found
-    }};
-}
-
-/// Copies the row of that key, from either table; `false` where there is none.
-#[inline(never)]
-pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
-    let tag = key.tag();
-    for _ in 0..2 {
-        let maps = A::maps();
-        let Some(at) = maps.flows.get_ptr(key).or_else(|| maps.embryonic.get_ptr(key)) else { return false };
-        // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row. From map to scratch
-        // memory directly: by way of a local it would be copied twice, and take room on the stack.
-        unsafe { core::ptr::copy_nonoverlapping(at, row, 1) };
-        // SAFETY: as above.
-        if unsafe { Tagged::tag(at) } == tag {
-            return true;
-        }
-    }
-    false
-}
-
-/// What the sender through that key's row has said; `None` where there is no row.
-#[inline(always)]
-pub(crate) fn state<A: Family>(key: &Key<A>) -> Option<SideState> {
-    let at = A::maps().flows.get_ptr(key).or_else(|| A::maps().embryonic.get_ptr(key))?;
-    // SAFETY: map memory stays mapped while the program runs; a stray value only misjudges one packet.
-    Some(SideState(unsafe { (*at.cast::<FlowRow<A>>()).state }))
-}
-
-/// Is there a half-open row of that key?
-#[inline(always)]
-pub(crate) fn is_embryonic<A: Family>(key: &Key<A>) -> bool {
-    A::maps().embryonic.get_ptr(key).is_some()
-}
-
-/// Is there a settled row of that key?
-#[inline(always)]
-pub(crate) fn is_settled<A: Family>(key: &Key<A>) -> bool {
-    A::maps().flows.get_ptr(key).is_some()
-}
-
 /// Is there a frontend of that key?
 #[inline(always)]
 pub(crate) fn is_frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> bool {
@@ -262,70 +159,6 @@ pub(crate) fn is_frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> bool {
 #[inline(always)]
 pub(crate) fn frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> Result<FrontendRow, Missing> {
     tagged!(A::maps().frontends, key).map(|(row, _)| row)
-}
-
-/// The flow of that key, once the other side has answered.
-#[inline(always)]
-pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
-    tagged!(A::maps().flows, key).map(|(row, at)| Flow { row, at })
-}
-
-/// The flow of that key, before the other side has answered.
-#[inline(always)]
-pub(crate) fn embryonic<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
-    tagged!(A::maps().embryonic, key).map(|(row, at)| Flow { row, at })
-}
-
-/// The flow of that key in either table.
-#[inline(always)]
-pub(crate) fn flow<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
-    match settled(key) {
-        Err(Missing::Absent) => embryonic(key),
-        found => found,
-    }
-}
-
-/// Adds a half-open flow row; `false` where the key has one.
-#[inline(always)]
-pub(crate) fn add_embryonic<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
-    A::maps().embryonic.insert(key, row, BPF_NOEXIST.into()).is_ok()
-}
-
-/// Replaces a half-open flow row; `false` where the key has none.
-#[inline(always)]
-pub(crate) fn replace_embryonic<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
-    A::maps().embryonic.insert(key, row, BPF_EXIST.into()).is_ok()
-}
-
-/// What became of a row that was to be settled.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// It is in the table, by us or by another CPU.
-    Yes,
-    /// The table is full.
-    Full,
-}
-
-/// Adds a settled flow row where there is none.
-#[inline(always)]
-pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) -> Settled {
-    const EEXIST: i32 = -17;
-    match A::maps().flows.insert(key, row, BPF_NOEXIST.into()) {
-        Ok(()) | Err(EEXIST) => Settled::Yes,
-        Err(_) => Settled::Full,
-    }
-}
-
-/// Removes a half-open flow row, if there is one.
-#[inline(always)]
-pub(crate) fn remove_embryonic<A: Family>(key: &Key<A>) {
-    let _absent = A::maps().embryonic.remove(key);
-}
-
-/// Removes a settled flow row, if there is one.
-#[inline(always)]
-pub(crate) fn remove_settled<A: Family>(key: &Key<A>) {
-    let _absent = A::maps().flows.remove(key);
 }
 
 /// The backend of that id, zero where there is none.

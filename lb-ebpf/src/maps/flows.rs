@@ -1,0 +1,137 @@
+//! The two tables of flows: half-open and settled.
+//!
+//! Decides where a flow's row is looked for, and how it is added and moved. Must not know when a flow settles or
+//! ends. Invariant: a row is added where there is none, or replaced where there is one; never by chance.
+
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
+use lb_common::abi::FlowRow;
+use lb_common::flow_state::SideState;
+
+use super::tagged::Tagged;
+use super::{Family, Key, Missing, Row};
+
+/// A flow row: a copy that was consistent, and where it stands.
+pub(crate) struct Flow<A: Family> {
+    /// What it said.
+    pub row: Row<A>,
+    at: *mut Row<A>,
+}
+
+impl<A: Family> Flow<A> {
+    /// Writes the time the flow was last seen.
+    #[inline(always)]
+    pub(crate) fn touch(&self, now: u32) {
+        // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between,
+        // another flow looks a little younger than it is.
+        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).last_seen).write(now) }
+    }
+
+    /// Writes what this side has said.
+    #[inline(always)]
+    pub(crate) fn set_state(&self, state: u8) {
+        // SAFETY: as above; a state that strays is put right by that flow's next packet.
+        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).state).write(state) }
+    }
+}
+
+/// Copies the row of that key, from either table; `false` where there is none.
+#[inline(never)]
+pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
+    let tag = key.tag();
+    for _ in 0..2 {
+        let maps = A::maps();
+        let Some(at) = maps.flows.get_ptr(key).or_else(|| maps.embryonic.get_ptr(key)) else { return false };
+        // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row. From map to scratch
+        // memory directly: by way of a local it would be copied twice, and take room on the stack.
+        unsafe { core::ptr::copy_nonoverlapping(at, row, 1) };
+        // SAFETY: as above.
+        if unsafe { Tagged::tag(at) } == tag {
+            return true;
+        }
+    }
+    false
+}
+
+/// What the sender through that key's row has said; `None` where there is no row.
+#[inline(always)]
+pub(crate) fn state<A: Family>(key: &Key<A>) -> Option<SideState> {
+    let at = A::maps().flows.get_ptr(key).or_else(|| A::maps().embryonic.get_ptr(key))?;
+    // SAFETY: map memory stays mapped while the program runs; a stray value only misjudges one packet.
+    Some(SideState(unsafe { (*at.cast::<FlowRow<A>>()).state }))
+}
+
+/// Is there a half-open row of that key?
+#[inline(always)]
+pub(crate) fn is_embryonic<A: Family>(key: &Key<A>) -> bool {
+    A::maps().embryonic.get_ptr(key).is_some()
+}
+
+/// Is there a settled row of that key?
+#[inline(always)]
+pub(crate) fn is_settled<A: Family>(key: &Key<A>) -> bool {
+    A::maps().flows.get_ptr(key).is_some()
+}
+
+/// The flow of that key, once the other side has answered.
+#[inline(always)]
+pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
+    tagged!(A::maps().flows, key).map(|(row, at)| Flow { row, at })
+}
+
+/// The flow of that key, before the other side has answered.
+#[inline(always)]
+pub(crate) fn embryonic<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
+    tagged!(A::maps().embryonic, key).map(|(row, at)| Flow { row, at })
+}
+
+/// The flow of that key in either table.
+#[inline(always)]
+pub(crate) fn flow<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
+    match settled(key) {
+        Err(Missing::Absent) => embryonic(key),
+        found => found,
+    }
+}
+
+/// Adds a half-open flow row; `false` where the key has one.
+#[inline(always)]
+pub(crate) fn add_embryonic<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    A::maps().embryonic.insert(key, row, BPF_NOEXIST.into()).is_ok()
+}
+
+/// Replaces a half-open flow row; `false` where the key has none.
+#[inline(always)]
+pub(crate) fn replace_embryonic<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    A::maps().embryonic.insert(key, row, BPF_EXIST.into()).is_ok()
+}
+
+/// What became of a row that was to be settled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It is in the table, by us or by another CPU.
+    Yes,
+    /// The table is full.
+    Full,
+}
+
+/// Adds a settled flow row where there is none.
+#[inline(always)]
+pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) -> Settled {
+    const EEXIST: i32 = -17;
+    match A::maps().flows.insert(key, row, BPF_NOEXIST.into()) {
+        Ok(()) | Err(EEXIST) => Settled::Yes,
+        Err(_) => Settled::Full,
+    }
+}
+
+/// Removes a half-open flow row, if there is one.
+#[inline(always)]
+pub(crate) fn remove_embryonic<A: Family>(key: &Key<A>) {
+    let _absent = A::maps().embryonic.remove(key);
+}
+
+/// Removes a settled flow row, if there is one.
+#[inline(always)]
+pub(crate) fn remove_settled<A: Family>(key: &Key<A>) {
+    let _absent = A::maps().flows.remove(key);
+}

@@ -1,0 +1,56 @@
+//! Rows that say whose they are.
+//!
+//! Decides how a row is copied so that it is its key's: copy, compare the tag, look once more. Must not know
+//! which maps there are. Invariant: a copy that is handed out had its key's tag after it was made.
+
+use lb_common::abi::FrontendRow;
+use lb_common::wire::Network;
+
+use super::Row;
+
+/// A row that says whose it is.
+pub(super) trait Tagged {
+    /// Reads the tag again, from the map.
+    ///
+    /// # Safety
+    /// `at` points into a map.
+    unsafe fn tag(at: *const Self) -> u32;
+}
+
+impl<A: Network> Tagged for Row<A> {
+    #[inline(always)]
+    unsafe fn tag(at: *const Self) -> u32 {
+        // SAFETY: the caller's; the tag is the row's first word.
+        unsafe { at.cast::<u32>().read_volatile() }
+    }
+}
+
+impl Tagged for FrontendRow {
+    #[inline(always)]
+    unsafe fn tag(at: *const Self) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (&raw const (*at).tag).read_volatile() }
+    }
+}
+
+macro_rules! tagged {
+    ($map:expr, $key:expr) => {{
+        let mut found = Err($crate::maps::Missing::Absent);
+        for _ in 0..2 {
+            let Some(at) = $map.get_ptr_mut($key) else {
+                found = Err($crate::maps::Missing::Absent);
+                break;
+            };
+            // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row.
+            let row = unsafe { *at };
+            // SAFETY: as above. Volatile: the tag is to be read after the row.
+            let tag = unsafe { $crate::maps::tagged::Tagged::tag(at.cast_const()) };
+            if tag == $key.tag() {
+                found = Ok((row, at));
+                break;
+            }
+            found = Err($crate::maps::Missing::Recycled);
+        }
+        found
+    }};
+}
