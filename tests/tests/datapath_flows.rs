@@ -4,62 +4,8 @@ use std::net::SocketAddr;
 
 use lb_common::abi::{FrontendFlags, FrontendRow, Verdict};
 use lb_common::address::{Protocol, V4, V6};
-use lb_tests::packets::{Datapath, Frame, MASQUERADE_PORTS, Service, checksums_hold};
+use lb_tests::packets::{Datapath, Ends, Frame, MASQUERADE_PORTS, Service, both, checksums_hold, sockets_of};
 use lb_userspace::tables::Family;
-
-/// The ends of a family.
-struct Ends {
-    client: SocketAddr,
-    vip: SocketAddr,
-    other_vip: SocketAddr,
-    backends: [SocketAddr; 3],
-    node: std::net::IpAddr,
-}
-
-fn ends(texts: [&str; 7]) -> Ends {
-    let [client, vip, other_vip, a, b, c, node] = texts;
-    let at = |text: &str| text.parse().unwrap();
-    Ends {
-        client: at(client),
-        vip: at(vip),
-        other_vip: at(other_vip),
-        backends: [at(a), at(b), at(c)],
-        node: node.parse().unwrap(),
-    }
-}
-
-fn v4() -> Ends {
-    ends([
-        "10.244.1.2:40000",
-        "10.96.0.10:80",
-        "10.96.0.11:80",
-        "10.244.1.3:8080",
-        "10.244.1.4:8080",
-        "10.244.2.5:8080",
-        "192.0.2.1",
-    ])
-}
-
-fn v6() -> Ends {
-    ends([
-        "[fd00:10:244:1::2]:40000",
-        "[fd00:10:96::10]:80",
-        "[fd00:10:96::11]:80",
-        "[fd00:10:244:1::3]:8080",
-        "[fd00:10:244:1::4]:8080",
-        "[fd00:10:244:2::5]:8080",
-        "2001:db8::1",
-    ])
-}
-
-/// A law in both families: IPv4's instance and IPv6's.
-type Law = (fn(&Ends), fn(&Ends));
-
-/// Runs a law on both families.
-fn both(law: Law) {
-    law.0(&v4());
-    law.1(&v6());
-}
 
 fn publish<A: Family>(datapath: &mut Datapath, vip: SocketAddr, protocol: Protocol, backends: &[SocketAddr]) {
     let service = Service { frontend: Some(vip), protocol, backends, ..Service::default() };
@@ -68,26 +14,7 @@ fn publish<A: Family>(datapath: &mut Datapath, vip: SocketAddr, protocol: Protoc
 
 /// The destination of a frame.
 fn destination(frame: &[u8]) -> SocketAddr {
-    ports_and_addresses(frame).1
-}
-
-fn ports_and_addresses(frame: &[u8]) -> (SocketAddr, SocketAddr) {
-    let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
-    let (from, to): (std::net::IpAddr, std::net::IpAddr) = match sliced.net.unwrap() {
-        etherparse::NetSlice::Ipv4(ip) => {
-            (ip.header().source_addr().into(), ip.header().destination_addr().into())
-        }
-        etherparse::NetSlice::Ipv6(ip) => {
-            (ip.header().source_addr().into(), ip.header().destination_addr().into())
-        }
-        other => panic!("{other:?}"),
-    };
-    let (source, destination) = match sliced.transport.unwrap() {
-        etherparse::TransportSlice::Tcp(tcp) => (tcp.source_port(), tcp.destination_port()),
-        etherparse::TransportSlice::Udp(udp) => (udp.source_port(), udp.destination_port()),
-        other => panic!("{other:?}"),
-    };
-    (SocketAddr::new(from, source), SocketAddr::new(to, destination))
+    sockets_of(frame).1
 }
 
 #[test]
@@ -168,7 +95,7 @@ fn c16_c36_datagrams_stay_with_their_backend_while_it_serves() {
 
 #[test]
 fn c42_a_udp_checksum_of_zero_stays_zero_and_a_computed_zero_is_all_ones() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = Datapath::load().unwrap();
     publish::<V4>(&mut datapath, ends.vip, Protocol::UDP, &ends.backends[..1]);
     let mut none = Frame::udp(ends.client, ends.vip).build();
@@ -226,7 +153,7 @@ fn same_port<A: Family>(ends: &Ends) {
         let there = datapath.from_pod(&Frame::tcp(ends.client, dialled, "S").build());
         assert_eq!(there.verdict, expected, "{dialled}");
         checksums_hold(&there.frame).unwrap();
-        let (source, to) = ports_and_addresses(&there.frame);
+        let (source, to) = sockets_of(&there.frame);
         assert_eq!((source.ip(), to), (ends.client.ip(), backend));
         let answer = Frame::tcp(backend, source, "SA");
         let back = datapath.to_pod(&answer.build());
@@ -253,7 +180,7 @@ fn hairpin<A: Family>(ends: &Ends) {
     assert_eq!(inside.frame, syn.clone().with_ends(ends.client, pod).build());
     let out = datapath.to_pod(&inside.frame);
     assert_eq!(out.verdict, Verdict::Masqueraded);
-    let (node, to) = ports_and_addresses(&out.frame);
+    let (node, to) = sockets_of(&out.frame);
     assert_eq!((node.ip(), to), (ends.node, pod));
     assert!((MASQUERADE_PORTS.0..=MASQUERADE_PORTS.1).contains(&node.port()));
     assert_eq!(out.frame, syn.with_ends(node, pod).build());
@@ -277,7 +204,7 @@ fn c23_hairpin_leaves_with_the_nodes_address_and_comes_back_as_the_frontend() {
 
 #[test]
 fn c23_without_an_address_to_masquerade_with_a_hairpin_is_dropped() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = Datapath::load().unwrap();
     datapath.set_masquerade_addresses("0.0.0.0", "::").unwrap();
     let pod = SocketAddr::new(ends.client.ip(), 8080);
@@ -289,7 +216,7 @@ fn c23_without_an_address_to_masquerade_with_a_hairpin_is_dropped() {
 
 #[test]
 fn c28_every_backend_is_equally_likely() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = Datapath::load().unwrap();
     publish::<V4>(&mut datapath, ends.vip, Protocol::UDP, &ends.backends);
     let mut counts = [0u32; 3];
@@ -333,7 +260,7 @@ fn c30_a_client_stays_with_its_backend_while_that_is_in_the_set() {
 
 #[test]
 fn a_row_that_changed_owners_is_not_believed() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = Datapath::load().unwrap();
     let row = FrontendRow { tag: 7, ..FrontendRow::default() };
     datapath.put_frontend::<V4>(ends.vip, Protocol::TCP, row).unwrap();
@@ -343,7 +270,7 @@ fn a_row_that_changed_owners_is_not_believed() {
 
 #[test]
 fn the_datapaths_clock_is_the_agents() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = Datapath::load().unwrap();
     publish::<V4>(&mut datapath, ends.vip, Protocol::TCP, &ends.backends);
     datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build());
@@ -356,7 +283,7 @@ fn the_datapaths_clock_is_the_agents() {
 
 #[test]
 fn c33_where_the_policy_says_local_and_none_is_local_it_is_silent() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = Datapath::load().unwrap();
     let service = Service {
         frontend: Some(ends.vip),

@@ -6,37 +6,9 @@ use std::net::SocketAddr;
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, SlicedPacket};
 use lb_common::abi::Verdict;
 use lb_common::address::{Protocol, V4, V6};
-use lb_tests::packets::{Datapath, Frame, Service, checksums_hold};
+use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold};
 use lb_userspace::tables::Family;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-
-struct Ends {
-    client: SocketAddr,
-    vip: SocketAddr,
-    backend: SocketAddr,
-    router: std::net::IpAddr,
-}
-
-fn ends(texts: [&str; 4]) -> Ends {
-    let at = |text: &str| text.parse().unwrap();
-    Ends { client: at(texts[0]), vip: at(texts[1]), backend: at(texts[2]), router: texts[3].parse().unwrap() }
-}
-
-fn v4() -> Ends {
-    ends(["10.244.1.2:40000", "10.96.0.10:80", "10.244.1.3:8080", "198.51.100.7"])
-}
-
-fn v6() -> Ends {
-    ends(["[fd00:10:244:1::2]:40000", "[fd00:10:96::10]:80", "[fd00:10:244:1::3]:8080", "2001:db8:7::7"])
-}
-
-/// A law in both families: IPv4's instance and IPv6's.
-type Law = (fn(&Ends), fn(&Ends));
-
-fn both(law: Law) {
-    law.0(&v4());
-    law.1(&v6());
-}
 
 /// A datapath with one Service of one backend, over TCP and UDP.
 fn served<A: Family>(ends: &Ends) -> Datapath {
@@ -47,7 +19,7 @@ fn served<A: Family>(ends: &Ends) -> Datapath {
 
 fn serve<A: Family>(datapath: &mut Datapath, ends: &Ends) {
     for protocol in [Protocol::TCP, Protocol::UDP] {
-        let backends = [ends.backend];
+        let backends = [ends.backends[0]];
         let service =
             Service { frontend: Some(ends.vip), protocol, backends: &backends, ..Service::default() };
         datapath.publish::<A>(&service).unwrap();
@@ -126,10 +98,10 @@ fn a_segment_of_no_connection_is_answered_with_a_reset() {
 fn odd_headers<A: Family>(ends: &Ends) {
     let mut datapath = served::<A>(ends);
     let frame = Frame::udp(ends.client, ends.vip);
-    let translated = frame.clone().with_ends(ends.client, ends.backend);
+    let translated = frame.clone().with_ends(ends.client, ends.backends[0]);
     assert_eq!(datapath.from_pod(&frame.build_tagged()).frame, translated.build_tagged());
     assert_eq!(datapath.from_pod(&frame.build_with_options()).frame, translated.build_with_options());
-    let answer = Frame::udp(ends.backend, ends.client);
+    let answer = Frame::udp(ends.backends[0], ends.client);
     let back = answer.clone().with_ends(ends.vip, ends.client);
     assert_eq!(datapath.to_pod(&answer.build_with_options()).frame, back.build_with_options());
 }
@@ -149,7 +121,7 @@ fn fragments<A: Family>(ends: &Ends) {
         (Verdict::PassedFragment, later.clone()),
         "its first was not seen"
     );
-    let translated = frame.with_ends(ends.client, ends.backend).build_fragments(24);
+    let translated = frame.with_ends(ends.client, ends.backends[0]).build_fragments(24);
     assert_eq!(datapath.from_pod(&first).frame, translated[0]);
     assert_eq!(datapath.from_pod(&later).frame, translated[1]);
 }
@@ -186,28 +158,22 @@ fn icmp_errors<A: Family>(ends: &Ends) {
     let mut datapath = served::<A>(ends);
     let sent = Frame::tcp(ends.client, ends.vip, "S");
     let forwarded = datapath.from_pod(&sent.build()).frame;
-    datapath.to_pod(&Frame::tcp(ends.backend, ends.client, "SA").build());
+    datapath.to_pod(&Frame::tcp(ends.backends[0], ends.client, "SA").build());
     // A router on the way to the backend complains about what it saw; the client is told about what it sent.
     let ran = datapath.to_pod(&too_big(ends.router, ends.client.ip(), &forwarded));
     assert_eq!(ran.verdict, Verdict::IcmpTranslated);
     assert_eq!(ran.frame, too_big(ends.vip.ip(), ends.client.ip(), &sent.build()));
     // The client complains about what it was sent; the backend is told about what it sent.
-    let answer = Frame::tcp(ends.backend, ends.client, "A");
+    let answer = Frame::tcp(ends.backends[0], ends.client, "A");
     let received = datapath.to_pod(&answer.build()).frame;
     let ran = datapath.from_pod(&too_big(ends.client.ip(), ends.vip.ip(), &received));
     assert_eq!(ran.verdict, Verdict::IcmpTranslated);
-    assert_eq!(ran.frame, too_big(ends.client.ip(), ends.backend.ip(), &answer.build()));
+    assert_eq!(ran.frame, too_big(ends.client.ip(), ends.backends[0].ip(), &answer.build()));
     checksums_hold(&ran.frame).unwrap();
     let other =
         too_big(ends.router, ends.client.ip(), &Frame::tcp(ends.client, ends.router_socket(), "S").build());
     let ran = datapath.to_pod(&other);
     assert_eq!((ran.verdict, ran.frame), (Verdict::NotTranslated, other), "about no flow of ours");
-}
-
-impl Ends {
-    fn router_socket(&self) -> SocketAddr {
-        SocketAddr::new(self.router, 443)
-    }
 }
 
 #[test]
@@ -217,7 +183,7 @@ fn c39_icmp_errors_are_translated_inside_and_out_both_ways() {
 
 #[test]
 fn c39_a_redirect_about_a_translated_flow_is_dropped() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = served::<V4>(&ends);
     let forwarded = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build()).frame;
     let mut redirect = too_big(ends.router, ends.client.ip(), &forwarded);
@@ -228,7 +194,7 @@ fn c39_a_redirect_about_a_translated_flow_is_dropped() {
 
 #[test]
 fn c44_what_is_no_services_leaves_byte_for_byte() {
-    let (v4, v6) = (v4(), v6());
+    let (v4, v6) = (Ends::v4(), Ends::v6());
     let mut datapath = served::<V4>(&v4);
     let mut frames = Vec::new();
     for ends in [&v4, &v6] {
@@ -258,7 +224,7 @@ fn c44_what_is_no_services_leaves_byte_for_byte() {
 
 #[test]
 fn c41_malformed_packets_are_left_to_the_stack() {
-    let ends = v4();
+    let ends = Ends::v4();
     let mut datapath = served::<V4>(&ends);
     let good = Frame::tcp(ends.client, ends.vip, "S").build();
     for (at, value) in [(14, 0x44), (14, 0x4f), (17, 19), (16, 0x10), (46, 0x40), (46, 0xf0)] {
@@ -291,8 +257,11 @@ fn undo<A: Family>(ends: &Ends) {
             let sent = if tcp { Frame::tcp(client, ends.vip, "S") } else { Frame::udp(client, ends.vip) };
             let there = datapath.borrow_mut().from_pod(&sent.payload(&payload).build());
             proptest::prop_assert_eq!(checksums_hold(&there.frame), Ok(()));
-            let mirrored =
-                if tcp { Frame::tcp(ends.backend, client, "A") } else { Frame::udp(ends.backend, client) };
+            let mirrored = if tcp {
+                Frame::tcp(ends.backends[0], client, "A")
+            } else {
+                Frame::udp(ends.backends[0], client)
+            };
             let answer = mirrored.payload(&payload);
             let back = datapath.borrow_mut().to_pod(&answer.build());
             proptest::prop_assert_eq!(back.verdict, Verdict::Replied);
@@ -309,7 +278,7 @@ fn rewriting_and_undoing_is_the_identity_with_checksums_that_hold() {
 
 #[test]
 fn noise_is_left_alone_or_handled_and_never_half_translated() {
-    let (v4, v6) = (v4(), v6());
+    let (v4, v6) = (Ends::v4(), Ends::v6());
     let mut datapath = served::<V4>(&v4);
     serve::<V6>(&mut datapath, &v6);
     let datapath = RefCell::new(datapath);

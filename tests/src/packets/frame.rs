@@ -177,6 +177,25 @@ impl Frame {
     }
 }
 
+/// Source and destination of a frame.
+///
+/// # Panics
+/// Where it is no TCP or UDP over IP.
+pub fn sockets_of(frame: &[u8]) -> (SocketAddr, SocketAddr) {
+    let sliced = SlicedPacket::from_ethernet(frame).unwrap_or_else(|error| panic!("{error}"));
+    let (from, to): (IpAddr, IpAddr) = match sliced.net.unwrap_or_else(|| panic!("no transport")) {
+        NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        other => panic!("{other:?}"),
+    };
+    let (source, destination) = match sliced.transport.unwrap_or_else(|| panic!("no transport")) {
+        TransportSlice::Tcp(tcp) => (tcp.source_port(), tcp.destination_port()),
+        TransportSlice::Udp(udp) => (udp.source_port(), udp.destination_port()),
+        other => panic!("{other:?}"),
+    };
+    (SocketAddr::new(from, source), SocketAddr::new(to, destination))
+}
+
 /// Do all checksums of an unfragmented frame hold, as another library computes them?
 pub fn checksums_hold(frame: &[u8]) -> Result<(), String> {
     let sliced = SlicedPacket::from_ethernet(frame).map_err(|error| error.to_string())?;

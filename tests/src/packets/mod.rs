@@ -3,6 +3,7 @@
 //! Decides how programs and maps are set up for that. Must not judge results, but for one thing: exactly one
 //! verdict counter moves in each run. Invariant: its pins go with it, also those of a process that died.
 
+mod ends;
 mod frame;
 
 use std::net::SocketAddr;
@@ -24,7 +25,8 @@ use lb_userspace::datapath::object::{self, Programs, Sizes};
 use lb_userspace::datapath::pins::Pins;
 use lb_userspace::tables::{Family, MapOp, Maps as _};
 
-pub use frame::{Frame, checksums_hold};
+pub use ends::{Ends, Law, both};
+pub use frame::{Frame, checksums_hold, sockets_of};
 
 use crate::lab::{PIN_ROOT, remove_leftovers};
 
@@ -63,6 +65,8 @@ pub struct Service<'a> {
     pub protocol: Protocol,
     /// Who serves.
     pub backends: &'a [SocketAddr],
+    /// Those of them that are on this node.
+    pub local: &'a [SocketAddr],
     /// [`FrontendFlags`].
     pub flags: u32,
     /// Affinity, in seconds.
@@ -88,17 +92,18 @@ impl Datapath {
             root,
             next_id: 1,
         };
-        datapath.configure()?;
+        datapath.configure(0)?;
         Ok(datapath)
     }
 
-    fn configure(&self) -> Result<()> {
+    /// Sets the node's configuration, with these [`ConfigFlags`].
+    pub fn configure(&self, flags: u32) -> Result<()> {
         let config = Config {
             abi_version: abi::ABI_VERSION,
             ticks_per_second: Clock::read()?.ticks_per_second,
             masquerade_port_first: MASQUERADE_PORTS.0,
             masquerade_port_last: MASQUERADE_PORTS.1,
-            flags: ConfigFlags(0),
+            flags: ConfigFlags(flags),
             pad: 0,
             opening_timeout: 60,
         };
@@ -137,9 +142,10 @@ impl Datapath {
         let ids: Vec<BackendId> = (owner..).take(service.backends.len()).map(BackendId).collect();
         let count = u32::try_from(service.backends.len())?;
         self.next_id += count + 1;
-        let flags = BackendFlags::SERVING | BackendFlags::IN_CLUSTER_SET;
         let mut operations = Vec::new();
         for (id, backend) in ids.iter().zip(service.backends) {
+            let local = if service.local.contains(backend) { BackendFlags::LOCAL } else { 0 };
+            let flags = BackendFlags::SERVING | BackendFlags::IN_CLUSTER_SET | local;
             operations.push(A::put_backend(*id, backend_row::<A>(*backend, flags, owner)));
         }
         let range = SlotRange { start: owner, len: count };
@@ -158,6 +164,29 @@ impl Datapath {
         }
         self.maps.apply(&operations)?;
         Ok(ids)
+    }
+
+    /// Publishes an address as a whole: ports of it that no frontend has are refused.
+    pub fn publish_address<A: Family>(&mut self, addr: std::net::IpAddr) -> Result<()> {
+        let addr = A::from_ip(addr).with_context(|| format!("{addr} is of the other family"))?;
+        let key = FrontendKey::whole(addr);
+        let row = FrontendRow { tag: key.tag(), service_port: 1, ..FrontendRow::default() };
+        Ok(self.maps.apply(&[A::put_frontend(key, row)])?)
+    }
+
+    /// Takes a published frontend's outside set away, and adds these [`FrontendFlags`].
+    pub fn empty_outside<A: Family>(
+        &mut self,
+        frontend: SocketAddr,
+        protocol: Protocol,
+        flags: u32,
+    ) -> Result<()> {
+        let key = frontend_key::<A>(frontend, protocol);
+        let tables = self.maps.load()?;
+        let mut row = *A::frontends(&tables).get(&key).context("no such frontend")?;
+        row.outside = SlotRange::default();
+        row.flags.0 |= flags;
+        Ok(self.maps.apply(&[A::put_frontend(key, row)])?)
     }
 
     /// Writes a frontend's row as it is.
@@ -235,6 +264,16 @@ impl Datapath {
     /// What a pod is sent.
     pub fn to_pod(&mut self, frame: &[u8]) -> Ran {
         self.run("pod_egress", frame).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// What comes in by an uplink.
+    pub fn from_net(&mut self, frame: &[u8]) -> Ran {
+        self.run("net_ingress", frame).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// What goes out by an uplink.
+    pub fn to_net(&mut self, frame: &[u8]) -> Ran {
+        self.run("net_egress", frame).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn counters(&self) -> Result<Vec<u64>> {
