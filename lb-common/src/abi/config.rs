@@ -4,6 +4,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::address::{V4, V6};
+
 /// What holds for the whole node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -20,8 +22,13 @@ pub struct Config {
     pub opening_timeout: u32,
     /// [`ConfigFlags`].
     pub flags: ConfigFlags,
-    /// Zero.
-    pub pad: u32,
+    /// The node's address: the client address of its own connections (C30), and where loopback's NodePorts are
+    /// (C17). All zero: it has none.
+    pub node_v4: V4,
+    /// The agent's own network namespace (`SO_NETNS_COOKIE`); 0: unknown, no socket is the node's.
+    pub netns_cookie: u64,
+    /// As `node_v4`.
+    pub node_v6: V6,
 }
 
 /// Bits of the node's configuration.
@@ -32,9 +39,11 @@ pub struct ConfigFlags(pub u32);
 impl ConfigFlags {
     /// Masquerade traffic from outside also to backends of this node (C25, option `masquerade: always`).
     pub const MASQUERADE_ALWAYS: u32 = 1;
-    /// The node's own processes are served by socket hooks, so a packet that leaves the node and is still addressed
+    /// The node's own processes, by TCP and UDP, are served by socket hooks, so a packet that leaves the node and is still addressed
     /// to a frontend was refused there.
     pub const SOCKETS: u32 = 1 << 1;
+    /// So are the processes of other network namespaces, the pods', by TCP.
+    pub const POD_SOCKETS: u32 = 1 << 2;
 
     /// Are all of `bits` set?
     #[must_use]

@@ -98,6 +98,8 @@ impl FrontendFlags {
     pub const OUTSIDE_LOCAL: u32 = 1 << 4;
     /// Only clients in the service port's source ranges may use it (C35, [`super::RangeKey`]).
     pub const GUARDED: u32 = 1 << 5;
+    /// A NodePort: the node's own processes reach it by loopback's addresses too (C17).
+    pub const NODE_PORT: u32 = 1 << 6;
 
     /// Are all of `bits` set?
     #[must_use]

@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 
 use super::{
     AffinityKey, AffinityRow, BackendRow, Config, FlowKey, FlowRow, FragmentKey, FragmentRow, FrontendKey,
-    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SlotRange,
+    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SlotRange, SocketKey, SocketRow,
 };
 use crate::address::{V4, V6};
 
@@ -77,9 +77,17 @@ layouts! {
     "RangeKey<V6>": RangeKey<V6> = 24 { prefix_len @ 0, range @ 4 }
     "Prefix<V4>": Prefix<V4> = 16 { addr @ 0, mask @ 4, present @ 8, pad @ 12 }
     "Prefix<V6>": Prefix<V6> = 40 { addr @ 0, mask @ 16, present @ 32, pad @ 36 }
-    "Config": Config = 24 {
+    "SocketKey<V4>": SocketKey<V4> = 20 { cookie @ 0, addr @ 8, port @ 12, protocol @ 14, way @ 15, pad @ 16 }
+    "SocketKey<V6>": SocketKey<V6> = 32 { cookie @ 0, addr @ 8, port @ 24, protocol @ 26, way @ 27, pad @ 28 }
+    "SocketRow<V4>": SocketRow<V4> = 28 {
+        tag @ 0, backend @ 4, generation @ 8, last_used @ 12, addr @ 16, port @ 20, flags @ 22, service_port @ 24,
+    }
+    "SocketRow<V6>": SocketRow<V6> = 40 {
+        tag @ 0, backend @ 4, generation @ 8, last_used @ 12, addr @ 16, port @ 32, flags @ 34, service_port @ 36,
+    }
+    "Config": Config = 48 {
         abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,
-        opening_timeout @ 12, flags @ 16, pad @ 20,
+        opening_timeout @ 12, flags @ 16, node_v4 @ 20, netns_cookie @ 24, node_v6 @ 32,
     }
 }
 

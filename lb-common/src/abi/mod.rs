@@ -21,6 +21,7 @@ mod interface;
 mod network;
 mod range;
 mod service_port;
+mod socket;
 mod verdict;
 
 pub use affinity::{AffinityKey, AffinityRow};
@@ -33,6 +34,7 @@ pub use interface::{InterfaceRow, Role};
 pub use network::{CLUSTER_NETWORK, Prefix, SERVICE_NETWORKS};
 pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
+pub use socket::{SocketFlags, SocketKey, SocketRow, Way, cookie_hash};
 pub use verdict::{Action, Verdict};
 
 use bytemuck::{Pod, Zeroable};
@@ -94,6 +96,10 @@ maps! {
     NETWORKS_V4 = "NETWORKS_V4", SERVICE_NETWORKS.end;
     /// Array of [`Prefix`] of IPv6: [`CLUSTER_NETWORK`], then [`SERVICE_NETWORKS`].
     NETWORKS_V6 = "NETWORKS_V6", SERVICE_NETWORKS.end;
+    /// LRU hash, [`SocketKey`] of IPv4 (IPv6 sockets that talk IPv4 too) to [`SocketRow`].
+    SOCKETS_V4 = "SOCKETS_V4", 1 << 16;
+    /// LRU hash, [`SocketKey`] of IPv6 to [`SocketRow`].
+    SOCKETS_V6 = "SOCKETS_V6", 1 << 16;
     /// Per-CPU array of `u64`, indexed by [`Verdict`].
     VERDICTS = "VERDICTS", Verdict::COUNT;
     /// Hash, ifindex to [`InterfaceRow`].

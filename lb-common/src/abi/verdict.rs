@@ -86,6 +86,20 @@ verdicts! {
     DroppedSourceRange => "dropped_source_range",
     /// Off the node, still addressed to a frontend: the socket hooks refused it.
     DroppedRefusedSocket => "dropped_refused_socket",
+    /// Socket: of a network namespace or protocol whose sockets are not translated; left alone.
+    SocketNotOurs => "socket_not_ours",
+    /// Socket: connects or sends to no frontend; left alone (C44).
+    SocketNotService => "socket_not_service",
+    /// Socket: connected or sent to a frontend; a backend was chosen.
+    SocketForwardedNew => "socket_forwarded_new",
+    /// Socket: sent to a frontend that it has a backend for.
+    SocketForwarded => "socket_forwarded",
+    /// Socket: its peer, a backend, was shown as the frontend.
+    SocketReplied => "socket_replied",
+    /// Socket: its peer was shown as it is.
+    SocketNotTranslated => "socket_not_translated",
+    /// Socket: may not reach the frontend, silently (C33, C35): the address stays, and its packets go nowhere.
+    SocketLeft => "socket_left",
 }
 
 /// What happens to a packet.
@@ -101,7 +115,7 @@ pub enum Action {
 
 impl Verdict {
     /// How many there are: the size of the counters' array.
-    pub const COUNT: u32 = 30;
+    pub const COUNT: u32 = 37;
 
     /// The counter's index.
     #[must_use]

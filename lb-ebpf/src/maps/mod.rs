@@ -22,14 +22,14 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie}
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
     self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FragmentKey,
-    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Prefix, Range, RangeKey, ServicePortName, Verdict,
-    Word,
+    FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Prefix, Range, RangeKey, ServicePortName, SocketKey,
+    SocketRow, Verdict, Word,
 };
 use lb_common::address::{V4, V6};
 use lb_common::wire::Network;
 
 macro_rules! family_maps {
-    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $ranges:ident, $networks:ident, $scratch:ident) => {
+    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $ranges:ident, $networks:ident, $sockets:ident, $scratch:ident) => {
         #[map]
         static $frontends: HashMap<Word<$family, FrontendKey<$family>>, FrontendRow> =
             HashMap::with_max_entries(abi::$frontends.default_rows, 0);
@@ -55,6 +55,9 @@ macro_rules! family_maps {
         static $networks: Array<Word<$family, Prefix<$family>>> =
             Array::with_max_entries(abi::$networks.default_rows, 0);
         #[map]
+        static $sockets: LruHashMap<Word<$family, SocketKey<$family>>, Word<$family, SocketRow<$family>>> =
+            LruHashMap::with_max_entries(abi::$sockets.default_rows, 0);
+        #[map]
         static $scratch: PerCpuArray<Scratch<$family>> = PerCpuArray::with_max_entries(1, 0);
 
         impl Family for $family {
@@ -69,6 +72,7 @@ macro_rules! family_maps {
                     fragments: &$fragments,
                     ranges: &$ranges,
                     networks: &$networks,
+                    sockets: &$sockets,
                     scratch: &$scratch,
                 }
             }
@@ -86,6 +90,7 @@ family_maps!(
     FRAGMENTS_V4,
     RANGES_V4,
     NETWORKS_V4,
+    SOCKETS_V4,
     SCRATCH_V4
 );
 family_maps!(
@@ -98,6 +103,7 @@ family_maps!(
     FRAGMENTS_V6,
     RANGES_V6,
     NETWORKS_V6,
+    SOCKETS_V6,
     SCRATCH_V6
 );
 
@@ -129,6 +135,7 @@ pub(crate) struct FamilyMaps<A: Network> {
     fragments: &'static LruHashMap<Word<A, FragmentKey<A>>, FragmentRow>,
     ranges: &'static LpmTrie<Range<A>, u32>,
     networks: &'static Array<Word<A, Prefix<A>>>,
+    sockets: &'static LruHashMap<Word<A, SocketKey<A>>, Word<A, SocketRow<A>>>,
     scratch: &'static PerCpuArray<Scratch<A>>,
 }
 

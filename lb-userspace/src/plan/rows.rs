@@ -87,6 +87,7 @@ pub(super) fn frontend_row<A: Address>(
         (frontend.inside == BackendSet::Drop, FrontendFlags::INSIDE_DROP),
         (frontend.outside == BackendSet::Drop, FrontendFlags::OUTSIDE_DROP),
         (frontend.kind != FrontendKind::ClusterIp, FrontendFlags::EXTERNAL),
+        (frontend.kind == FrontendKind::NodePort, FrontendFlags::NODE_PORT),
         (frontend.inside_local, FrontendFlags::INSIDE_LOCAL),
         (frontend.outside_local, FrontendFlags::OUTSIDE_LOCAL),
     ] {

@@ -104,8 +104,8 @@ impl Datapath {
             masquerade_port_first: MASQUERADE_PORTS.0,
             masquerade_port_last: MASQUERADE_PORTS.1,
             flags: ConfigFlags(flags),
-            pad: 0,
             opening_timeout: 60,
+            ..Config::default()
         };
         kernel::set_config(&self.pins, &config)?;
         self.set_masquerade_addresses("192.0.2.1", "2001:db8::1")

@@ -310,7 +310,7 @@ fn config(args: &Args, clock: Clock) -> Config {
         masquerade_port_last: args.masquerade_ports.1,
         opening_timeout: lb_common::flow_state::Timeouts::default().opening,
         flags: ConfigFlags(0),
-        pad: 0,
+        ..Config::default()
     }
 }
 
