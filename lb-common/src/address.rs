@@ -214,6 +214,13 @@ impl Ord for Port {
 pub struct Protocol(pub u8);
 
 impl Protocol {
+    /// Does it have connections, which open and end by what their packets say? TCP and SCTP do.
+    #[must_use]
+    #[inline(always)]
+    pub const fn connects(self) -> bool {
+        self.0 == Self::TCP.0 || self.0 == Self::SCTP.0
+    }
+
     /// ICMP for IPv4, RFC 792.
     pub const ICMP: Self = Self(1);
     /// TCP, RFC 9293.

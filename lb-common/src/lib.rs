@@ -14,6 +14,7 @@
 
 pub mod abi;
 pub mod address;
+pub mod crc32c;
 pub mod csum;
 pub mod flow_state;
 pub mod wire;

@@ -9,7 +9,7 @@ use lb_common::address::{Port, Protocol};
 use lb_common::flow_state::{PairState, SideState, opens};
 use lb_common::wire::Segment;
 
-use crate::kernel;
+use crate::kernel::{self, Repeat};
 use crate::maps::{self, Family, Key, Row, Settled};
 use crate::service::Choice;
 
@@ -38,7 +38,7 @@ pub(crate) fn is_current<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segmen
         return true;
     }
     match segment.protocol {
-        Protocol::TCP if opens(segment.tcp_flags) => serves(row) && !is_over(key, row),
+        Protocol::TCP | Protocol::SCTP if opens(segment.tcp_flags) => serves(row) && !is_over(key, row),
         Protocol::UDP => serves(row),
         _ => true,
     }
@@ -63,7 +63,7 @@ fn is_over<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
 /// May the flow behind this egress row be forgotten for another that wants its tuple?
 #[inline(always)]
 fn is_dead<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
-    if key.protocol == Protocol::TCP && is_over(key, row) {
+    if key.protocol.connects() && is_over(key, row) {
         return true;
     }
     let config = maps::config();
@@ -95,13 +95,24 @@ pub(crate) fn open<A: Family>(
     if source == SourceEnd::Move {
         row.other_port = random_port();
     }
-    for _ in 0..PORT_TRIES {
-        if claim_replies(key, row) {
-            return publish(key, row);
-        }
-        row.other_port = random_port();
+    let mut claim = Claim { key, row, done: false };
+    kernel::repeat(PORT_TRIES, &mut claim, try_port);
+    if claim.done { publish(key, claim.row) } else { Err(Verdict::DroppedNoPort) }
+}
+
+/// A flow that looks for a source port.
+struct Claim<'a, A: Family> {
+    key: &'a Key<A>,
+    row: &'a mut Row<A>,
+    done: bool,
+}
+
+extern "C" fn try_port<A: Family>(n: u32, claim: &mut Claim<'_, A>) -> Repeat {
+    if n > 0 {
+        claim.row.other_port = random_port();
     }
-    Err(Verdict::DroppedNoPort)
+    claim.done = claim_replies(claim.key, claim.row);
+    if claim.done { Repeat::Stop } else { Repeat::GoOn }
 }
 
 /// Row 1 of a flow, before its replies' tuple is known to be free.
@@ -115,7 +126,7 @@ fn begin<A: Family>(
 ) {
     let now = kernel::ticks();
     let masqueraded = if source == SourceEnd::Masquerade { FlowFlags::MASQUERADED } else { 0 };
-    let state = if key.protocol == Protocol::TCP { SideState::OPENING } else { SideState::OPEN };
+    let state = if key.protocol.connects() { SideState::OPENING } else { SideState::OPEN };
     *row = Word::new(FlowRow {
         tag: key.tag(),
         service_port,
@@ -233,9 +244,9 @@ pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) {
     settle_pair(key, row);
 }
 
-/// Moves rows 1 and 4.
+/// Moves a row, be it 4 or 3, and its partner.
 #[inline(never)]
-fn settle_pair<A: Family>(key: &Key<A>, row: &Row<A>) {
+pub(crate) fn settle_pair<A: Family>(key: &Key<A>, row: &Row<A>) {
     let client = Word::new(key.partner(row));
     if move_row(&client) == Settled::Yes && move_row(key) == Settled::Yes {
         maps::remove_embryonic(&client);

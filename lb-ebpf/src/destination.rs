@@ -66,7 +66,11 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
     }
     if maps::flow_row(key, &mut work.row) {
         if conntrack::is_current(key, &work.row, segment) && conntrack::is_whole(key, &work.row) {
-            conntrack::settle_one_sided(key, &work.row, segment);
+            if work.row.flags.has(FlowFlags::OWN) {
+                conntrack::settle_pair(key, &work.row);
+            } else {
+                conntrack::settle_one_sided(key, &work.row, segment);
+            }
             return revisit(packet, segment, key);
         }
         conntrack::forget(key, &work.row);
@@ -101,7 +105,7 @@ fn new_flow<A: Family, P: Packet>(
     (frontend, side): (&FrontendRow, Side),
     (row, choice): (&mut Row<A>, &mut Choice<A>),
 ) -> Verdict {
-    let stray = segment.protocol == Protocol::TCP && !opens(segment.tcp_flags);
+    let stray = segment.protocol.connects() && !opens(segment.tcp_flags);
     let request = Request { client: key.src, side, spread: key.spread(), opens: !stray };
     match service::choose(&request, frontend, choice) {
         Ok(()) => {}
@@ -204,8 +208,8 @@ pub(crate) fn advance<A: Family>(segment: &Segment<A>, flow: &Flow<A>) {
     if now.wrapping_sub(flow.row.last_seen) >= maps::config().ticks_per_second {
         flow.touch(now);
     }
-    // A later fragment of a TCP segment has no flags, and says nothing.
-    let flags = if segment.protocol == Protocol::TCP { segment.tcp_flags } else { tcp_flag::ACK };
+    // A later fragment has no flags, and says nothing.
+    let flags = if segment.protocol.connects() { segment.tcp_flags } else { tcp_flag::ACK };
     let state = flow.row.side().after(flags);
     if flags != 0 && state != flow.row.side() {
         flow.set_state(state.0);

@@ -83,7 +83,7 @@ fn quoted<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Quoted<A>> {
             l3 + ip.header_len()?,
         )
     };
-    if protocol != Protocol::TCP && protocol != Protocol::UDP {
+    if !protocol.connects() && protocol != Protocol::UDP {
         return None;
     }
     Some(Quoted { src, dst, ports: packet.read(l4)?, protocol, l3, l4 })

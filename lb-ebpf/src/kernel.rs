@@ -3,7 +3,9 @@
 //! Decides nothing. Must not know what an answer is for. Invariant: pointers given to the kernel are made here,
 //! from values, with those values' sizes.
 
-use aya_ebpf::helpers::generated::bpf_csum_diff;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_redirect};
 use bytemuck::Pod;
 
@@ -26,6 +28,24 @@ pub(crate) fn random() -> u32 {
 #[inline(always)]
 pub(crate) fn below(number: u32, bound: u32) -> u32 {
     ((u64::from(number) * u64::from(bound)) >> 32) as u32
+}
+
+/// What a repeated step says.
+#[repr(i64)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Once more.
+    GoOn = 0,
+    /// Enough.
+    Stop = 1,
+}
+
+/// Takes a step for 0, 1, ... `times` - 1, until it says to stop. The verifier looks at the step alone, not at each of
+/// its repetitions (`bpf_loop`, kernel 5.17, commit e6f2dd0f8067).
+#[inline(always)]
+pub(crate) fn repeat<C>(times: u32, context: &mut C, step: extern "C" fn(u32, &mut C) -> Repeat) {
+    // SAFETY: the kernel calls `step`, whose parameters are those of a callback, with `context` and nothing else.
+    unsafe { bpf_loop(times, step as *mut c_void, core::ptr::from_mut(context).cast(), 0) };
 }
 
 /// Sends the packet out of an interface once the program ends; returns the hook's action.

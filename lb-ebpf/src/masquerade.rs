@@ -6,11 +6,12 @@
 
 use bytemuck::Zeroable as _;
 use lb_common::abi::{Config, FlowFlags, FlowRow, InterfaceRow, Verdict, Word};
-use lb_common::address::{Address, Port, Protocol, V4, V6};
+use lb_common::address::{Address, Port, V4, V6};
 use lb_common::flow_state::SideState;
 
+use crate::conntrack;
+use crate::kernel::{self, Repeat};
 use crate::maps::{self, Family, Key, Row};
-use crate::{conntrack, kernel};
 
 const PORT_TRIES: u32 = 32;
 
@@ -25,14 +26,31 @@ pub(crate) fn resolve<A: Family>(key: &Key<A>, row: &mut Row<A>, ifindex: u32) -
     row.addr = addr;
     row.other_port = key.dst_port;
     row.flags = FlowFlags(row.flags.0 & !FlowFlags::PENDING);
-    for _ in 0..PORT_TRIES {
-        row.port = port(&config);
-        match claim_replies(key, row) {
-            Err(Verdict::DroppedNoPort) => {}
-            claimed => return claimed,
-        }
+    row.port = port(&config);
+    claim(key, row)
+}
+
+/// A flow that looks for a port of the node.
+struct Claim<'a, A: Family> {
+    key: &'a Key<A>,
+    row: &'a mut Row<A>,
+    result: Result<(), Verdict>,
+}
+
+/// Claims the tuple of `row`, under its port or another.
+#[inline(always)]
+fn claim<A: Family>(key: &Key<A>, row: &mut Row<A>) -> Result<(), Verdict> {
+    let mut claim = Claim { key, row, result: Err(Verdict::DroppedNoPort) };
+    kernel::repeat(PORT_TRIES, &mut claim, try_port);
+    claim.result
+}
+
+extern "C" fn try_port<A: Family>(n: u32, claim: &mut Claim<'_, A>) -> Repeat {
+    if n > 0 {
+        claim.row.port = port(&maps::config());
     }
-    Err(Verdict::DroppedNoPort)
+    claim.result = claim_replies(claim.key, claim.row);
+    if claim.result == Err(Verdict::DroppedNoPort) { Repeat::GoOn } else { Repeat::Stop }
 }
 
 /// Holds the tuple of a connection that the node itself opens from a port for masqueraded flows, under that port if
@@ -50,22 +68,20 @@ pub(crate) fn hold<A: Family>(key: &Key<A>, row: &mut Row<A>, ifindex: u32) -> R
         addr: key.src,
         port: key.src_port,
         other_port: key.dst_port,
-        state: if key.protocol == Protocol::TCP { SideState::OPENING } else { SideState::OPEN }.0,
+        state: if key.protocol.connects() { SideState::OPENING } else { SideState::OPEN }.0,
         flags: FlowFlags(FlowFlags::FORWARD | FlowFlags::MASQUERADED | FlowFlags::OWN),
         ..FlowRow::zeroed()
     });
     if !maps::add_embryonic(key, row) {
         return Err(Verdict::DroppedTableFull);
     }
-    let config = maps::config();
-    for _ in 0..PORT_TRIES {
-        match claim_replies(key, row) {
-            Err(Verdict::DroppedNoPort) => row.port = port(&config),
-            claimed => return claimed.map(|()| true),
+    match claim(key, row) {
+        Ok(()) => Ok(true),
+        Err(verdict) => {
+            maps::remove_embryonic(key);
+            Err(verdict)
         }
     }
-    maps::remove_embryonic(key);
-    Err(Verdict::DroppedNoPort)
 }
 
 /// Makes row 3 and completes row 2; [`Verdict::DroppedNoPort`] where another flow holds the tuple.

@@ -6,9 +6,10 @@
 
 use lb_common::abi::Verdict;
 use lb_common::address::{Address, Port, Protocol};
-use lb_common::wire::{Fragment, Ipv4Header, Ipv6Header, Segment, TcpHeader, UdpHeader};
+use lb_common::crc32c;
+use lb_common::wire::{Fragment, Ipv4Header, Ipv6Header, SctpHeader, Segment, TcpHeader, UdpHeader};
 
-use crate::kernel;
+use crate::kernel::{self, Repeat};
 use crate::maps::{Family, Row};
 use crate::packet::{Change, Checksum, Packet, Refused};
 
@@ -53,15 +54,50 @@ fn rewrite<A: Family, P: Packet>(
         End::Destination => segment.dst,
     };
     if !matches!(segment.fragment, Fragment::Later(_)) {
-        let checksum = checksum_of(segment)?;
-        packet.update_checksum(checksum, address_change(old, new))?;
         let (before, after) = (word([segment.src_port, segment.dst_port]), word(new_ports));
-        if before != after {
-            packet.update_checksum(checksum, Change::Word(before, after))?;
-            packet.store(segment.l4, &after)?;
+        if segment.protocol == Protocol::SCTP {
+            if before != after {
+                sctp_ports(packet, segment, before, after)?;
+            }
+        } else {
+            let checksum = checksum_of(segment)?;
+            packet.update_checksum(checksum, address_change(old, new))?;
+            if before != after {
+                packet.update_checksum(checksum, Change::Word(before, after))?;
+                packet.store(segment.l4, &after)?;
+            }
         }
     }
     address(packet, segment.l3, end, old, new)
+}
+
+extern "C" fn crc_step(n: u32, change: &mut crc32c::Change) -> Repeat {
+    change.step(n);
+    Repeat::GoOn
+}
+
+/// SCTP's checksum covers no address, but ports and payload: how it follows from the ports alone is told in
+/// [`lb_common::crc32c`]. Zero means that the device will compute it (the kernel's `csum_not_inet`), and stays. Of a
+/// fragment nobody knows the length that the sum covers.
+#[inline(never)]
+fn sctp_ports<A: Family, P: Packet>(
+    packet: &P,
+    segment: &Segment<A>,
+    before: u32,
+    after: u32,
+) -> Result<(), Refused> {
+    let at = segment.l4 + SctpHeader::CHECKSUM;
+    let sum = packet.read::<u32>(at).ok_or(Refused)?;
+    if sum != 0 {
+        if segment.fragment != Fragment::Whole {
+            return Err(Refused);
+        }
+        let rest = (segment.end - segment.l4 - size_of::<u32>()) as u32;
+        let mut change = crc32c::Change::new(before.to_ne_bytes(), after.to_ne_bytes(), rest);
+        kernel::repeat(crc32c::STEPS, &mut change, crc_step);
+        packet.store(at, &(sum ^ change.finish().to_le()))?;
+    }
+    packet.store(segment.l4, &after)
 }
 
 /// Writes one address of the IP header at `l3`, and that header's own checksum.

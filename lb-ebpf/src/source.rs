@@ -6,7 +6,6 @@
 //! not know how a backend is chosen. Invariant: a packet of no flow leaves byte for byte as it came (C44).
 
 use lb_common::abi::{ConfigFlags, FlowFlags, Hook, Verdict, Word};
-use lb_common::address::Protocol;
 use lb_common::flow_state::tcp_flag;
 use lb_common::wire::Segment;
 
@@ -72,7 +71,7 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
         };
     }
     let verdict = revisit(packet, segment, key);
-    let refused = segment.protocol == Protocol::TCP && segment.tcp_flags & tcp_flag::RST != 0;
+    let refused = segment.protocol.connects() && segment.tcp_flags & tcp_flag::RST != 0;
     if !work.row.flags.has(FlowFlags::FORWARD) && !refused {
         conntrack::settle(key, &work.row);
     }

@@ -295,3 +295,36 @@ fn c33_where_the_policy_says_local_and_none_is_local_it_is_silent() {
     let ran = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build());
     assert_eq!((ran.verdict, ran.action), (Verdict::DroppedNoLocalEndpoint, 2));
 }
+
+fn association<A: Family>(ends: &Ends) {
+    let mut datapath = Datapath::load().unwrap();
+    publish::<A>(&mut datapath, ends.vip, Protocol::SCTP, &[ends.backends[0]]);
+    let (client, vip, backend) = (ends.client, ends.vip, ends.backends[0]);
+    let there = datapath.from_pod(&Frame::sctp(client, vip, 1));
+    assert_eq!(there.verdict, Verdict::ForwardedNew);
+    assert_eq!(there.frame, Frame::sctp(client, backend, 1), "its CRC32c is that of a packet built anew");
+    let back = datapath.to_pod(&Frame::sctp(backend, client, 2));
+    assert_eq!((back.verdict, back.frame), (Verdict::Replied, Frame::sctp(vip, client, 2)));
+    assert_eq!(datapath.row_counts().unwrap(), (2, 0), "answered, so settled");
+    let data = datapath.from_pod(&Frame::sctp(client, vip, 0));
+    assert_eq!((data.verdict, data.frame), (Verdict::Forwarded, Frame::sctp(client, backend, 0)));
+
+    let mut left_to_the_device = Frame::sctp(client, vip, 0);
+    let mut expected = Frame::sctp(client, backend, 0);
+    for frame in [&mut left_to_the_device, &mut expected] {
+        let sum = frame.len() - 32 + 8;
+        frame[sum..sum + 4].fill(0);
+    }
+    assert_eq!(datapath.from_pod(&left_to_the_device).frame, expected, "no sum stays no sum");
+
+    let stray = datapath.from_pod(&Frame::sctp(ends.client, SocketAddr::new(vip.ip(), 81), 0));
+    assert_eq!(stray.verdict, Verdict::NotService);
+    datapath.to_pod(&Frame::sctp(backend, client, 6));
+    let anew = datapath.from_pod(&Frame::sctp(client, vip, 1));
+    assert_eq!(anew.verdict, Verdict::ForwardedNew, "an association that was aborted is over");
+}
+
+#[test]
+fn c21_an_sctp_association_is_translated_with_its_ports_and_its_checksum() {
+    both((association::<V4>, association::<V6>));
+}

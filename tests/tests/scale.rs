@@ -51,7 +51,7 @@ fn decision(service: u32, endpoints: u32) -> (ObjectName, Vec<Decision>) {
 }
 
 fn terms() -> Terms {
-    Terms { node_addresses: Vec::new(), supported: Supported::ADDRESSED }
+    Terms { node_addresses: Vec::new(), supported: Supported::ALL }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::Be32;
 use crate::address::Port;
+use crate::flow_state::tcp_flag;
 
 /// An SCTP common header: 12 bytes.
 #[repr(C)]
@@ -17,8 +18,37 @@ pub struct SctpHeader {
     pub dst_port: Port,
     /// Verification tag.
     pub tag: Be32,
-    /// CRC32c (RFC 9260 appendix A).
-    pub checksum: Be32,
+    /// CRC32c (RFC 9260 appendix A), the least significant byte first.
+    pub checksum: [u8; 4],
+}
+
+impl SctpHeader {
+    /// Offset of the checksum.
+    pub const CHECKSUM: usize = 8;
+}
+
+/// Kinds of chunks (RFC 9260 section 3.2) that say how an association stands.
+mod chunk {
+    pub(super) const INIT: u8 = 1;
+    pub(super) const INIT_ACK: u8 = 2;
+    pub(super) const ABORT: u8 = 6;
+    pub(super) const SHUTDOWN: u8 = 7;
+    pub(super) const SHUTDOWN_ACK: u8 = 8;
+    pub(super) const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// What a packet's first chunk says of its association, in the flags of TCP: an association opens, is answered, ends
+/// and is torn down as a connection is, so that one table of states serves both.
+#[must_use]
+#[inline(always)]
+pub(super) const fn signals(first_chunk: u8) -> u8 {
+    match first_chunk {
+        chunk::INIT => tcp_flag::SYN,
+        chunk::INIT_ACK => tcp_flag::SYN | tcp_flag::ACK,
+        chunk::ABORT => tcp_flag::RST | tcp_flag::ACK,
+        chunk::SHUTDOWN | chunk::SHUTDOWN_ACK | chunk::SHUTDOWN_COMPLETE => tcp_flag::FIN | tcp_flag::ACK,
+        _ => tcp_flag::ACK,
+    }
 }
 
 #[cfg(test)]
@@ -31,5 +61,16 @@ mod tests {
         let bytes = [0x0b, 0xb8, 0x00, 0x50, 0, 0, 0, 9, 1, 2, 3, 4];
         let header = bytes[..].read::<SctpHeader>(0).unwrap();
         assert_eq!((header.src_port.get(), header.dst_port.get(), header.tag.get()), (3_000, 80, 9));
+        assert_eq!(core::mem::offset_of!(SctpHeader, checksum), SctpHeader::CHECKSUM);
+    }
+
+    #[test]
+    fn an_association_lives_as_a_connection_does() {
+        use crate::flow_state::{SideState, opens};
+        assert!(opens(signals(1)) && !opens(signals(2)) && !opens(signals(0)));
+        assert_eq!(SideState::OPENING.after(signals(0)), SideState::OPEN, "data");
+        assert_eq!(SideState::OPEN.after(signals(7)), SideState::FINISHED);
+        assert_eq!(SideState::OPEN.after(signals(8)), SideState::FINISHED);
+        assert_eq!(SideState::OPEN.after(signals(6)), SideState::RESET);
     }
 }

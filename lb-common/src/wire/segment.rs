@@ -7,6 +7,7 @@
 use bytemuck::Zeroable;
 
 use super::ipv6::{Extension, ExtensionHeader, MAX_EXTENSIONS};
+use super::sctp::signals;
 use super::{Bytes, IcmpHeader, Ipv4Header, Ipv6Header, SctpHeader, TcpHeader, UdpHeader};
 use crate::abi::{FlowKey, Hook};
 use crate::address::{Address, Port, Protocol, V4, V6};
@@ -24,7 +25,7 @@ pub struct Segment<A: Address> {
     pub dst_port: Port,
     /// TCP, UDP, SCTP, or the family's ICMP.
     pub protocol: Protocol,
-    /// TCP's flags; 0 for others.
+    /// TCP's flags, or what SCTP's first chunk means in them ([`super::sctp::signals`]); 0 for others.
     pub tcp_flags: u8,
     /// Whether it is a part of a datagram.
     pub fragment: Fragment,
@@ -218,10 +219,14 @@ fn udp<A: Address, B: Bytes + ?Sized>(packet: &B, segment: Segment<A>) -> Result
 #[inline(always)]
 fn sctp<A: Address, B: Bytes + ?Sized>(packet: &B, segment: Segment<A>) -> Result<Segment<A>, NotOurs> {
     let header = packet.read::<SctpHeader>(segment.l4).ok_or(NotOurs::Malformed)?;
-    if segment.l4 + size_of::<SctpHeader>() > segment.end {
+    let chunk = segment.l4 + size_of::<SctpHeader>();
+    if chunk > segment.end {
         return Err(NotOurs::Malformed);
     }
-    Ok(Segment { src_port: header.src_port, dst_port: header.dst_port, ..segment })
+    let whole_chunk = chunk + size_of::<[u8; 4]>() <= segment.end;
+    let flags =
+        if whole_chunk { packet.read::<[u8; 4]>(chunk).map_or(0, |[kind, ..]| signals(kind)) } else { 0 };
+    Ok(Segment { src_port: header.src_port, dst_port: header.dst_port, tcp_flags: flags, ..segment })
 }
 
 impl<A: Address> Segment<A> {

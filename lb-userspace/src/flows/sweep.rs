@@ -68,7 +68,7 @@ fn patience<A: Address>(
 ) -> u32 {
     match reply {
         None => timeouts.closed,
-        Some(reply) if protocol == Protocol::TCP => timeouts.tcp(PairState::of(row.side(), reply.side())),
+        Some(reply) if protocol.connects() => timeouts.tcp(PairState::of(row.side(), reply.side())),
         Some(reply) => timeouts.udp(reply.side() != lb_common::flow_state::SideState::OPENING),
     }
 }

@@ -77,7 +77,7 @@ fn view<A: Address>(
 fn state<A: Address>(protocol: Protocol, row: &FlowRow<A>, reply: Option<&FlowRow<A>>) -> &'static str {
     let Some(reply) = reply else { return "broken" };
     match PairState::of(row.side(), reply.side()) {
-        PairState::Opening if protocol == Protocol::TCP => "opening",
+        PairState::Opening if protocol.connects() => "opening",
         PairState::Opening => "unanswered",
         PairState::Established => "established",
         PairState::HalfClosed => "half-closed",

@@ -34,8 +34,6 @@ pub struct Supported {
 }
 
 impl Supported {
-    /// Every kind over TCP and UDP.
-    pub const ADDRESSED: Self = Self { kinds: Self::ALL.kinds, protocols: &[Protocol::TCP, Protocol::UDP] };
     /// Everything that a decision can say.
     pub const ALL: Self = Self {
         kinds: &[

@@ -47,6 +47,26 @@ impl Frame {
         Self { from, to, payload: b"hello".to_vec(), tcp: None, mac_swapped: false }
     }
 
+    /// An SCTP packet whose first chunk is of this kind, its checksum computed by another library.
+    pub fn sctp(from: SocketAddr, to: SocketAddr, chunk: u8) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend_from_slice(&from.port().to_be_bytes());
+        body.extend_from_slice(&to.port().to_be_bytes());
+        body.extend_from_slice(&[0, 0, 0, 7, 0, 0, 0, 0, chunk, 0, 0, 20]);
+        body.extend_from_slice(&[0x5a; 16]);
+        let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&body);
+        body[8..12].copy_from_slice(&sum.to_le_bytes());
+        let ethernet = PacketBuilder::ethernet2(MACS.0, MACS.1);
+        let ip = match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), LIFETIME),
+            (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), LIFETIME),
+            _ => panic!("ends of two families"),
+        };
+        let mut frame = Vec::new();
+        ip.write(&mut frame, IpNumber::SCTP, &body).unwrap_or_else(|error| panic!("{error}"));
+        frame
+    }
+
     /// With this payload.
     pub fn payload(mut self, payload: &[u8]) -> Self {
         self.payload = payload.to_vec();

@@ -156,7 +156,7 @@ impl Agent {
         kernel::set_config(&pins, &config(args, clock))?;
         let maps = KernelMaps::open(&pins)?;
         let capacity = maps.capacity();
-        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ADDRESSED };
+        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
         let reconciler = Reconciler::new(maps, capacity, terms)?;
         let interfaces = Interfaces::new(ebpf, pins.clone(), args.attach, args.pod_interfaces.clone())?;
         Ok(Self {
