@@ -60,6 +60,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         name: ObjectName::new("ns", format!("e{name}")),
         service: Some(ObjectName::new("ns", format!("s{service}"))),
         version,
+        triggered: None,
         ports: vec![EndpointPort { name: String::new(), protocol: Protocol::TCP, port: 8080 }],
         endpoints,
     })

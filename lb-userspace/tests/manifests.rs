@@ -38,7 +38,11 @@ fn problems(snapshot: &Snapshot) -> Vec<String> {
     let problems = snapshot.findings.iter().filter(|finding| finding.severity == Severity::Problem);
     problems
         .map(|finding| {
-            Finding { file: finding.file.file_name().unwrap().into(), ..finding.clone() }.to_string()
+            Finding {
+                file: finding.file.as_ref().and_then(|path| path.file_name()).map(Into::into),
+                ..finding.clone()
+            }
+            .to_string()
         })
         .collect()
 }

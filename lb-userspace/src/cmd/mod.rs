@@ -7,6 +7,7 @@ pub mod check;
 pub mod cleanup;
 pub mod complete;
 pub mod get;
+mod objects;
 pub mod output;
 pub mod plan;
 pub mod run;
@@ -16,6 +17,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+/// The API server's client logs what it returns, too; `source::kube` tells it better.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
 
 /// An eBPF load balancer for Kubernetes Services.
 #[derive(Clone, Debug, Parser)]
@@ -74,7 +78,7 @@ impl Cli {
     }
 
     fn start_logging(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_new(&self.log_level)
+        let filter = EnvFilter::try_new(format!("{QUIET},{}", self.log_level))
             .map_err(|error| anyhow::anyhow!("--log-level {}: {error}", self.log_level))?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)

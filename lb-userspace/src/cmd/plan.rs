@@ -3,29 +3,25 @@
 //! Decides nothing; prints what `plan` decides. Must not touch maps. Invariant: the same objects print the same,
 //! whoever prints them.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use super::objects::{SourceArgs, tell};
 use super::output::{Format, Tabular, print};
 use crate::model::State;
 use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::truth::{Answer, Masquerade, Row, rows};
-use crate::source::file::{Host, Severity, read_once};
+
+/// How long an API server may take to list everything.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints what would be programmed on a node, frontend by frontend: for a pod of the node, the node itself and
 /// everyone else, the backends that may be chosen, or `reject` or `drop`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Where Services, EndpointSlices and Nodes come from.
-    #[arg(long, value_enum, default_value = "file")]
-    source: Source,
-    /// The folder of manifests, or one file.
-    #[arg(long, value_name = "PATH")]
-    path: PathBuf,
-    /// The node; the host's name if left out.
-    #[arg(long, env = "NODE_NAME")]
-    node: Option<String>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Whose source address is replaced by the node's.
     #[arg(long, value_enum, default_value = "where-needed")]
     masquerade: MasqueradeArg,
@@ -35,13 +31,6 @@ pub struct Args {
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
-}
-
-/// Where objects come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Source {
-    /// A folder of manifests.
-    File,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -55,18 +44,15 @@ enum MasqueradeArg {
 /// Prints the plan. What cannot be used is said on stderr.
 ///
 /// # Errors
-/// Where the folder cannot be read.
+/// Where the folder cannot be read, or the API server cannot be reached.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let host = Host::this(args.node.clone())?;
-    let snapshot = read_once(&args.path)?.with_node(&host, &args.path);
-    for finding in &snapshot.findings {
-        match finding.severity {
-            Severity::Problem => tracing::warn!("{finding}"),
-            Severity::Note => tracing::info!("{finding}"),
-        }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let update = runtime.block_on(args.source.once(PATIENCE))?;
+    tell(&update.findings);
+    let mut state = State::new(args.source.node()?);
+    for change in update.changes {
+        state.take_in(change);
     }
-    let mut state = State::new(host.name);
-    state.replace_all(snapshot.objects);
     let planned = decide::dirty(&mut state, &mut Owners::default());
     for refused in planned.values().flat_map(|planned| &planned.refused) {
         tracing::warn!("{refused}");

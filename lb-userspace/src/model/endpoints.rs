@@ -5,6 +5,7 @@
 //! 1 to 65535.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use lb_common::address::Protocol;
 
@@ -20,6 +21,9 @@ pub struct EndpointSlice {
     /// `resourceVersion`, by which it can be told which of two slices was written last (Kubernetes 1.35
     /// made it comparable); 0 where the object does not say.
     pub version: u64,
+    /// When the pod or Service changed that this state of the slice answers to, since 1970 (annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time`, C47); `None` where the object does not say.
+    pub triggered: Option<Duration>,
     /// Where its endpoints listen.
     pub ports: Vec<EndpointPort>,
     /// Its endpoints. Each listens on each port.

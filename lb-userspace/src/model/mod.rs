@@ -4,15 +4,32 @@
 //! objects come from, nor kernels, clocks or I/O. Invariant: values here are valid: what could
 //! not be understood was left out, and reported, before it came here.
 
+mod change;
 mod endpoints;
+mod networks;
 mod node;
 mod service;
 mod state;
 
+pub use change::Change;
 pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
+pub use networks::ServiceCidr;
 pub use node::Node;
 pub use service::{Families, NotProxied, Service, ServicePort, TrafficPolicy};
 pub use state::{Relisted, State};
+
+/// A kind that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
+    /// `v1 Node`.
+    Node,
+    /// `networking.k8s.io/v1 ServiceCIDR`.
+    ServiceCidr,
+}
 
 /// A namespace and a name. Sorts by namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +64,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A Node.
     Node(Node),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidr),
 }
 
 /// Which object.
@@ -58,6 +77,8 @@ pub enum ObjectKey {
     EndpointSlice(ObjectName),
     /// A Node.
     Node(String),
+    /// A ServiceCIDR.
+    ServiceCidr(String),
 }
 
 impl Object {
@@ -68,7 +89,33 @@ impl Object {
             Self::Service(service) => ObjectKey::Service(service.name.clone()),
             Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.name.clone()),
             Self::Node(node) => ObjectKey::Node(node.name.clone()),
+            Self::ServiceCidr(cidr) => ObjectKey::ServiceCidr(cidr.name.clone()),
         }
+    }
+}
+
+impl ObjectKey {
+    /// Of which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    /// `Service`, as it stands in manifests.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
+        })
     }
 }
 
@@ -76,9 +123,8 @@ impl std::fmt::Display for ObjectKey {
     /// `Service namespace/name`, as people write it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Service(name) => write!(f, "Service {name}"),
-            Self::EndpointSlice(name) => write!(f, "EndpointSlice {name}"),
-            Self::Node(name) => write!(f, "Node {name}"),
+            Self::Service(name) | Self::EndpointSlice(name) => write!(f, "{} {name}", self.kind()),
+            Self::Node(name) | Self::ServiceCidr(name) => write!(f, "{} {name}", self.kind()),
         }
     }
 }

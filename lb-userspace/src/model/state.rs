@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{EndpointSlice, Node, Object, ObjectKey, ObjectName, Service};
+use ipnet::IpNet;
+
+use super::{EndpointSlice, Kind, Node, Object, ObjectKey, ObjectName, Service, ServiceCidr};
 
 /// Every object that counts on this node.
 #[derive(Clone, Debug)]
@@ -16,6 +18,7 @@ pub struct State {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    service_cidrs: BTreeMap<String, ServiceCidr>,
     dirty: BTreeSet<ObjectName>,
     ignored: BTreeMap<String, u64>,
 }
@@ -39,6 +42,7 @@ impl State {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
+            service_cidrs: BTreeMap::new(),
             dirty: BTreeSet::new(),
             ignored: BTreeMap::new(),
         }
@@ -52,6 +56,7 @@ impl State {
             Object::EndpointSlice(slice) => self.apply_slice(slice),
             Object::Node(node) if node.name == self.node_name => self.set_node(Some(node)),
             Object::Node(_) => false,
+            Object::ServiceCidr(cidr) => self.apply_service_cidr(cidr),
         }
     }
 
@@ -73,12 +78,27 @@ impl State {
                 slice.is_some()
             }
             ObjectKey::Node(name) => *name == self.node_name && self.set_node(None),
+            ObjectKey::ServiceCidr(name) => self.service_cidrs.remove(name).is_some(),
         }
     }
 
     /// Takes in a full list: what is not in `objects` is deleted. Only what differs becomes dirty.
     pub fn replace_all(&mut self, objects: impl IntoIterator<Item = Object>) -> Relisted {
-        let mut gone: BTreeSet<ObjectKey> = self.keys().collect();
+        let known = self.keys().collect();
+        self.replace(known, objects)
+    }
+
+    /// Takes in a full list of one kind, as [`Self::replace_all`] does; objects of other kinds stay.
+    pub fn replace_kind(&mut self, kind: Kind, objects: impl IntoIterator<Item = Object>) -> Relisted {
+        let known = self.keys().filter(|key| key.kind() == kind).collect();
+        self.replace(known, objects)
+    }
+
+    fn replace(
+        &mut self,
+        mut gone: BTreeSet<ObjectKey>,
+        objects: impl IntoIterator<Item = Object>,
+    ) -> Relisted {
         let mut relisted = Relisted::default();
         for object in objects {
             gone.remove(&object.key());
@@ -133,6 +153,12 @@ impl State {
         self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
     }
 
+    /// Where Services get their addresses, by ServiceCIDR objects; each network once (C34).
+    #[must_use]
+    pub fn service_networks(&self) -> BTreeSet<IpNet> {
+        self.service_cidrs.values().flat_map(|cidr| cidr.networks.iter().copied()).collect()
+    }
+
     /// The Services that changed since the last call, those that are gone among them.
     pub fn drain_dirty(&mut self) -> BTreeSet<ObjectName> {
         std::mem::take(&mut self.dirty)
@@ -158,7 +184,16 @@ impl State {
         let services = self.services.keys().cloned().map(ObjectKey::Service);
         let slices = self.slices.keys().cloned().map(ObjectKey::EndpointSlice);
         let node = self.node.iter().map(|node| ObjectKey::Node(node.name.clone()));
-        services.chain(slices).chain(node)
+        let cidrs = self.service_cidrs.keys().cloned().map(ObjectKey::ServiceCidr);
+        services.chain(slices).chain(node).chain(cidrs)
+    }
+
+    fn apply_service_cidr(&mut self, cidr: ServiceCidr) -> bool {
+        if self.service_cidrs.get(&cidr.name) == Some(&cidr) {
+            return false;
+        }
+        self.service_cidrs.insert(cidr.name.clone(), cidr);
+        true
     }
 
     fn apply_service(&mut self, service: Service) -> bool {
@@ -266,6 +301,7 @@ mod tests {
             name: ObjectName::new("ns", name),
             service: Some(ObjectName::new("ns", service)),
             version: 0,
+            triggered: None,
             ports: Vec::new(),
             endpoints: vec![endpoint],
         })
@@ -317,6 +353,17 @@ mod tests {
         let relisted = state.replace_all([service("b", None), slice("s", "b", None), service("c", None)]);
         assert_eq!(relisted, Relisted { changed: 1, deleted: 1 });
         assert_eq!(dirty(&mut state), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_relist_of_one_kind_leaves_the_other_kinds_alone() {
+        let mut state = State::new("here");
+        state.replace_all([service("a", None), service("b", None), slice("s", "b", None)]);
+        dirty(&mut state);
+        let relisted = state.replace_kind(Kind::Service, [service("b", None)]);
+        assert_eq!(relisted, Relisted { changed: 0, deleted: 1 });
+        assert_eq!(dirty(&mut state), ["a"]);
+        assert_eq!(state.slices_of(&ObjectName::new("ns", "b")).count(), 1);
     }
 
     #[test]

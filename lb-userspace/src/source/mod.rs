@@ -5,9 +5,26 @@
 //! in, never its neighbours.
 
 pub mod file;
+mod finding;
+pub mod kube;
 pub mod kubernetes;
 
-use crate::model::ObjectKey;
+use std::time::Instant;
+
+pub use finding::{Finding, Severity};
+
+use crate::model::{Change, ObjectKey};
+
+/// What a source says, all at once, since it was last asked.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// What happened to the objects, in this order.
+    pub changes: Vec<Change>,
+    /// What is to be told that was not told before.
+    pub findings: Vec<Finding>,
+    /// When the first of the changes was received.
+    pub received: Instant,
+}
 
 /// Something in an object that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

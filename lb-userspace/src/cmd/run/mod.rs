@@ -17,6 +17,7 @@ use lb_common::abi::{self, ABI_VERSION, Config, ConfigFlags};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
+use super::objects::{self, Objects, SourceArgs};
 use crate::datapath::attach::{self, Way};
 use crate::datapath::clock::Clock;
 use crate::datapath::kernel::{self, KernelMaps};
@@ -27,7 +28,7 @@ use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
-use crate::source::file::{FileSource, Finding, Host, Severity, Snapshot};
+use crate::source::Update;
 use interfaces::Interfaces;
 use sweep::Sweeper;
 
@@ -37,15 +38,8 @@ const AUDIT_EVERY: Duration = Duration::from_secs(300);
 /// Runs the agent: keeps the node's Services working as the source says.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Where Services, EndpointSlices and Nodes come from.
-    #[arg(long, value_enum, default_value = "file")]
-    source: Source,
-    /// The folder of manifests, YAML or JSON.
-    #[arg(long, value_name = "DIR")]
-    path: PathBuf,
-    /// This node's name; the host's name if left out.
-    #[arg(long, env = "NODE_NAME")]
-    node: Option<String>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// The folder on a BPF filesystem that maps and links are pinned under.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
     pin_dir: PathBuf,
@@ -61,13 +55,6 @@ pub struct Args {
     masquerade_ports: (u16, u16),
     #[command(flatten)]
     sizes: SizeArgs,
-}
-
-/// Where objects come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Source {
-    /// A folder of manifests.
-    File,
 }
 
 /// Rows that each table has room for. A table that is pinned already keeps its size.
@@ -125,29 +112,29 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the asynchronous runtime")?;
-    runtime.block_on(async { Agent::start(args)?.run().await })?;
+    runtime.block_on(async { Agent::start(args).await?.run().await })?;
     Ok(ExitCode::SUCCESS)
 }
 
 struct Agent {
-    source: FileSource,
+    source: Objects,
+    /// Has everything been read once (C4)?
+    read: bool,
     state: State,
     owners: Owners,
     reconciler: Reconciler<KernelMaps>,
     interfaces: Interfaces,
     sweeper: Sweeper,
     started: Instant,
-    told: Vec<Finding>,
     _lock: crate::datapath::pins::Lock,
 }
 
 impl Agent {
-    fn start(args: &Args) -> anyhow::Result<Self> {
+    async fn start(args: &Args) -> anyhow::Result<Self> {
         attach::check(args.attach)?;
         object::check_built_in()?;
-        let host = Host::this(args.node.clone())?;
-        let node_name = host.name.clone();
-        let source = FileSource::open(&args.path, host)?;
+        let node_name = args.source.node()?;
+        let source = args.source.open().await?;
         let pins = Pins::at(&args.pin_dir);
         pins.prepare()?;
         let lock = pins.lock()?;
@@ -161,13 +148,13 @@ impl Agent {
         let interfaces = Interfaces::new(ebpf, pins.clone(), args.attach, args.pod_interfaces.clone())?;
         Ok(Self {
             source,
+            read: false,
             state: State::new(node_name),
             owners: Owners::default(),
             reconciler,
             interfaces,
             sweeper: Sweeper::new(&pins, clock)?,
             started: Instant::now(),
-            told: Vec::new(),
             _lock: lock,
         })
     }
@@ -177,24 +164,20 @@ impl Agent {
             (stop_on(SignalKind::terminate())?, stop_on(SignalKind::interrupt())?);
         let mut audits = every(AUDIT_EVERY);
         let mut sweeps = every(sweep::EVERY);
-        self.first_sync().await;
         loop {
             let wake = self.wake_at();
             tokio::select! {
                 _ = terminated.recv() => break,
                 _ = interrupted.recv() => break,
-                snapshot = self.source.changed() => {
-                    let snapshot = snapshot.clone();
-                    self.take_in(snapshot);
-                }
-                changed = self.interfaces.changed() => {
+                update = self.source.next() => self.take_in(update).await,
+                changed = self.interfaces.changed(), if self.read => {
                     changed.context("watching the host's interfaces")?;
                     self.interfaces.update(&node_addresses(&self.state)).await;
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
                     self.due().await;
                 }
-                _ = audits.tick() => self.audit(),
+                _ = audits.tick(), if self.read => self.audit(),
                 _ = sweeps.tick() => self.sweeper.sweep(),
             }
         }
@@ -203,29 +186,30 @@ impl Agent {
     }
 
     /// The first full read replaces what a previous agent left; then programs go onto interfaces.
-    async fn first_sync(&mut self) {
-        let snapshot = self.source.snapshot().clone();
-        self.state.replace_all(snapshot.objects.iter().cloned());
-        self.tell(&snapshot);
+    async fn take_in(&mut self, update: Update) {
+        let began = Instant::now();
+        objects::tell(&update.findings);
+        let addresses = node_addresses(&self.state);
+        let mut differs = !self.read || !update.findings.is_empty();
+        for change in update.changes {
+            differs |= self.state.take_in(change);
+        }
+        if !differs {
+            return;
+        }
         self.reconciler.set_node_addresses(node_addresses(&self.state));
         let planned = decide::dirty(&mut self.state, &mut self.owners);
         tell_refusals(planned.values().flat_map(|planned| &planned.refused));
         let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
-        let began = Instant::now();
-        let report = self.reconciler.sync_all(services, self.started.elapsed());
-        self.interfaces.update(&node_addresses(&self.state)).await;
-        self.tell_report(&report, began);
-    }
-
-    fn take_in(&mut self, snapshot: Snapshot) {
-        let began = Instant::now();
-        self.tell(&snapshot);
-        self.state.replace_all(snapshot.objects);
-        self.reconciler.set_node_addresses(node_addresses(&self.state));
-        let planned = decide::dirty(&mut self.state, &mut self.owners);
-        tell_refusals(planned.values().flat_map(|planned| &planned.refused));
-        let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
-        let report = self.reconciler.sync(services, self.started.elapsed());
+        let first = !std::mem::replace(&mut self.read, true);
+        let report = if first {
+            self.reconciler.sync_all(services, self.started.elapsed())
+        } else {
+            self.reconciler.sync(services, self.started.elapsed())
+        };
+        if first || addresses != node_addresses(&self.state) {
+            self.interfaces.update(&node_addresses(&self.state)).await;
+        }
         self.tell_report(&report, began);
     }
 
@@ -255,17 +239,6 @@ impl Agent {
     fn wake_at(&self) -> Option<Instant> {
         let reconciler = self.reconciler.wake_at().map(|epoch| self.started + epoch);
         [reconciler, self.interfaces.retry_at()].into_iter().flatten().min()
-    }
-
-    /// Says what is new among the source's findings.
-    fn tell(&mut self, snapshot: &Snapshot) {
-        for finding in snapshot.findings.iter().filter(|finding| !self.told.contains(finding)) {
-            match finding.severity {
-                Severity::Problem => tracing::warn!("{finding}"),
-                Severity::Note => tracing::info!("{finding}"),
-            }
-        }
-        self.told.clone_from(&snapshot.findings);
     }
 
     fn tell_report(&self, report: &Report, began: Instant) {

@@ -10,11 +10,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::UnreadableFolder;
-use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::objects::{self, Contents};
 use super::tree::{MAX_BYTES, Place};
 use crate::model::{Object, ObjectKey};
+use crate::source::finding::{Finding, Severity};
 
 /// Everything that a folder says at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,8 +113,9 @@ impl Folder {
             }
         }
         for (kind, objects) in &snapshot.ignored {
-            let message =
-                format!("{objects} of kind {kind} ignored: only Services, EndpointSlices and Nodes count");
+            let message = format!(
+                "{objects} of kind {kind} ignored: only Services, EndpointSlices, Nodes and ServiceCIDRs count"
+            );
             snapshot.findings.push(Finding::note(&self.path, message));
         }
         snapshot
@@ -222,8 +223,10 @@ fn keep_last_good(new: &mut Contents, old: Contents) {
         entry.object = last.remove(&entry.key);
         if entry.object.is_some() {
             let message = "its last good state stays in force";
-            let finding =
-                Finding::note(entry.findings.first().map(|f| f.file.clone()).unwrap_or_default(), message);
+            let finding = Finding::note(
+                entry.findings.first().and_then(|f| f.file.clone()).unwrap_or_default(),
+                message,
+            );
             entry.findings.push(finding.at(entry.at).about(entry.key.clone()));
         }
     }

@@ -6,7 +6,6 @@
 //! Invariant: a file that does not parse keeps its last good objects; a folder that is gone keeps
 //! them all.
 
-mod finding;
 mod folder;
 mod host;
 mod objects;
@@ -14,7 +13,7 @@ mod tree;
 mod typed;
 mod watch;
 
-pub use finding::{Finding, Severity};
+pub use super::finding::{Finding, Severity};
 pub use folder::{Folder, Snapshot, read_once};
 pub use host::{Host, host_addresses, host_name};
 pub use tree::Place;

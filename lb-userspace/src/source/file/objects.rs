@@ -9,13 +9,14 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 
-use super::finding::Finding;
 use super::tree::{Place, SyntaxError, Tree, Value, parse_json, parse_yaml};
 use super::typed;
 use crate::model::{Object, ObjectKey};
-use crate::source::kubernetes::{Converted, Kind, endpoint_slice, node, service};
+use crate::source::finding::Finding;
+use crate::source::kubernetes::{Converted, Kind, endpoint_slice, node, service, service_cidr};
 
 /// What a file holds.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +102,9 @@ fn entry(path: &Path, tree: &Tree, kind: Kind) -> Entry {
             Object::EndpointSlice,
         ),
         Kind::Node => typed_entry::<core::Node, _>(path, tree, kind, node, Object::Node),
+        Kind::ServiceCidr => {
+            typed_entry::<networking::ServiceCIDR, _>(path, tree, kind, service_cidr, Object::ServiceCidr)
+        }
     }
 }
 

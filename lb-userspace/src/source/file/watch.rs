@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::UnreadableFolder;
-use super::finding::Finding;
 use super::folder::{Folder, Snapshot};
 use super::host::Host;
+use crate::source::finding::Finding;
 
 /// How long after a removal the next one is awaited, and how often at most.
 const REMOVAL_SETTLES: Duration = Duration::from_millis(50);

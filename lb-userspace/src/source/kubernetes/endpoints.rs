@@ -4,6 +4,7 @@
 //! asks for it). Invariant: an endpoint that cannot be used costs itself only.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice as Source};
 
@@ -13,9 +14,11 @@ use super::{Converted, FieldPath, Report, nameless, object_name};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectKey, ObjectName};
 
 /// Any value of this label says that a slice is of use to cluster DNS only (C1).
-const HEADLESS: &str = "service.kubernetes.io/headless";
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Names the Service that a slice belongs to (C3).
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Says when the change happened that a slice answers to (C47).
+pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Turns an EndpointSlice into the model's.
 #[must_use]
@@ -28,7 +31,8 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
     let version =
         source.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
     let service = service_of(source, &name);
-    let empty = EndpointSlice { name, service, version, ports: Vec::new(), endpoints: Vec::new() };
+    let triggered = triggered(source);
+    let empty = EndpointSlice { name, service, version, triggered, ports: Vec::new(), endpoints: Vec::new() };
     if empty.service.is_none() {
         return report.done(empty);
     }
@@ -44,6 +48,13 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
         endpoints.extend(ip.map(|ip| convert(endpoint, ip)));
     }
     report.done(EndpointSlice { ports, endpoints, ..empty })
+}
+
+/// RFC 3339, with or without a fraction. It is for measurements only, so what cannot be read is passed over.
+fn triggered(source: &Source) -> Option<Duration> {
+    let text = source.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let time: k8s_openapi::jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_nanosecond()).ok().map(Duration::from_nanos)
 }
 
 fn service_of(source: &Source, name: &ObjectName) -> Option<ObjectName> {

@@ -5,11 +5,16 @@
 
 mod endpoints;
 mod fields;
+mod networks;
 mod node;
 mod service;
 
+pub use crate::model::Kind;
 pub use endpoints::endpoint_slice;
+pub(super) use endpoints::{HEADLESS, SERVICE_NAME, TRIGGER_TIME};
+pub use networks::service_cidr;
 pub use node::node;
+pub(super) use service::OTHER_PROXY;
 pub use service::service;
 
 use super::{FieldPath, Rejected};
@@ -24,17 +29,6 @@ pub struct Converted<T> {
     pub rejected: Vec<Rejected>,
 }
 
-/// A kind that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `v1 Service`.
-    Service,
-    /// `discovery.k8s.io/v1 EndpointSlice`.
-    EndpointSlice,
-    /// `v1 Node`.
-    Node,
-}
-
 impl Kind {
     /// The kind of an object, if it is one that counts.
     #[must_use]
@@ -43,17 +37,19 @@ impl Kind {
             ("v1", "Service") => Some(Self::Service),
             ("discovery.k8s.io/v1", "EndpointSlice") => Some(Self::EndpointSlice),
             ("v1", "Node") => Some(Self::Node),
+            ("networking.k8s.io/v1", "ServiceCIDR") => Some(Self::ServiceCidr),
             _ => None,
         }
     }
 
-    /// The key of an object of this kind. `namespace` is of no use to a Node.
+    /// The key of an object of this kind. `namespace` is of no use to Nodes and ServiceCIDRs.
     #[must_use]
     pub fn key(self, namespace: &str, name: &str) -> ObjectKey {
         match self {
             Self::Service => ObjectKey::Service(ObjectName::new(namespace, name)),
             Self::EndpointSlice => ObjectKey::EndpointSlice(ObjectName::new(namespace, name)),
             Self::Node => ObjectKey::Node(name.to_owned()),
+            Self::ServiceCidr => ObjectKey::ServiceCidr(name.to_owned()),
         }
     }
 }

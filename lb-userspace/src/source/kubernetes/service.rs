@@ -17,7 +17,7 @@ use super::{Converted, FieldPath, Report, nameless, object_name};
 use crate::model::{Families, NotProxied, ObjectKey, Service, ServicePort, TrafficPolicy};
 
 /// Any value of this label gives a Service or slice to another proxy (C1).
-pub(super) const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+pub(crate) const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// Seconds of ClientIP affinity where the object names none (C30).
 const AFFINITY_SECONDS: i32 = 10_800;

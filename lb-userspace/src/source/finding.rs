@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::tree::Place;
+use super::Rejected;
+use super::file::Place;
 use crate::model::ObjectKey;
 
 /// How bad a finding is.
@@ -22,8 +23,8 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// The file or folder.
-    pub file: PathBuf,
+    /// The file or folder; `None` where it came from an API server.
+    pub file: Option<PathBuf>,
     /// Where in the file.
     pub at: Option<Place>,
     /// The object.
@@ -37,7 +38,7 @@ impl Finding {
     pub(super) fn problem(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Problem,
-            file: file.into(),
+            file: Some(file.into()),
             at: None,
             object: None,
             message: message.into(),
@@ -47,6 +48,17 @@ impl Finding {
     /// A note about a file as a whole.
     pub(super) fn note(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::problem(file, message) }
+    }
+
+    /// A problem with a field of an object that came from an API server.
+    pub(super) fn rejected(rejected: &Rejected) -> Self {
+        let message = format!("{}: {}", rejected.field, rejected.reason);
+        Self::about_object(Severity::Problem, rejected.object.clone(), message)
+    }
+
+    /// Something about an object that came from an API server, or should have.
+    pub(super) fn about_object(severity: Severity, object: ObjectKey, message: impl Into<String>) -> Self {
+        Self { severity, file: None, at: None, object: Some(object), message: message.into() }
     }
 
     pub(super) fn at(mut self, at: Place) -> Self {
@@ -61,15 +73,18 @@ impl Finding {
 }
 
 impl std::fmt::Display for Finding {
-    /// `path:line:column: Service namespace/name: message`.
+    /// `path:line:column: Service namespace/name: message`, the place only where there is a file.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(at) = self.at {
-            write!(f, ":{at}")?;
+        if let Some(file) = &self.file {
+            write!(f, "{}", file.display())?;
+            if let Some(at) = self.at {
+                write!(f, ":{at}")?;
+            }
+            f.write_str(": ")?;
         }
         if let Some(object) = &self.object {
-            write!(f, ": {object}")?;
+            write!(f, "{object}: ")?;
         }
-        write!(f, ": {}", self.message)
+        f.write_str(&self.message)
     }
 }
