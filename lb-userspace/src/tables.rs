@@ -4,9 +4,9 @@
 //! writes it. Must not know how rows are computed or how a map is opened. Invariant: applying
 //! an operation to [`Tables`] has the effect that applying it to the kernel has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, ServicePortName};
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey, ServicePortName};
 use lb_common::address::{Address, V4, V6};
 
 /// The service maps' contents. Backends and slots that are all zero are left out or zero: free.
@@ -24,6 +24,14 @@ pub struct Tables {
     pub frontends_v4: BTreeMap<FrontendKey<V4>, FrontendRow>,
     /// IPv6 frontends.
     pub frontends_v6: BTreeMap<FrontendKey<V6>, FrontendRow>,
+    /// Who may use the guarded IPv4 frontends.
+    pub ranges_v4: BTreeSet<RangeKey<V4>>,
+    /// Who may use the guarded IPv6 frontends.
+    pub ranges_v6: BTreeSet<RangeKey<V6>>,
+    /// Row number to IPv4 network; rows without a network are left out.
+    pub networks_v4: BTreeMap<u32, Prefix<V4>>,
+    /// Row number to IPv6 network.
+    pub networks_v6: BTreeMap<u32, Prefix<V6>>,
 }
 
 /// One change of the service maps.
@@ -52,6 +60,18 @@ pub enum MapOp {
     DeleteFrontendV4(FrontendKey<V4>),
     /// Retracts an IPv6 frontend.
     DeleteFrontendV6(FrontendKey<V6>),
+    /// Lets an IPv4 range in.
+    PutRangeV4(RangeKey<V4>),
+    /// Lets an IPv6 range in.
+    PutRangeV6(RangeKey<V6>),
+    /// Lets an IPv4 range in no longer.
+    DeleteRangeV4(RangeKey<V4>),
+    /// Lets an IPv6 range in no longer.
+    DeleteRangeV6(RangeKey<V6>),
+    /// Writes an IPv4 network; all zero: none.
+    PutNetworkV4(u32, Prefix<V4>),
+    /// Writes an IPv6 network; all zero: none.
+    PutNetworkV6(u32, Prefix<V6>),
 }
 
 impl MapOp {
@@ -76,16 +96,19 @@ pub struct Capacity {
     pub backends: u32,
     /// Slots.
     pub slots: u32,
+    /// Source ranges of each family.
+    pub ranges: u32,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        use lb_common::abi::{BACKENDS_V4, FRONTENDS_V4, SERVICE_PORTS, SLOTS};
+        use lb_common::abi::{BACKENDS_V4, FRONTENDS_V4, RANGES_V4, SERVICE_PORTS, SLOTS};
         Self {
             service_ports: SERVICE_PORTS.default_rows,
             frontends: FRONTENDS_V4.default_rows,
             backends: BACKENDS_V4.default_rows,
             slots: SLOTS.default_rows,
+            ranges: RANGES_V4.default_rows,
         }
     }
 }
@@ -153,7 +176,29 @@ impl Tables {
             MapOp::DeleteFrontendV6(key) => {
                 self.frontends_v6.remove(key);
             }
+            MapOp::PutRangeV4(key) => {
+                self.ranges_v4.insert(*key);
+            }
+            MapOp::PutRangeV6(key) => {
+                self.ranges_v6.insert(*key);
+            }
+            MapOp::DeleteRangeV4(key) => {
+                self.ranges_v4.remove(key);
+            }
+            MapOp::DeleteRangeV6(key) => {
+                self.ranges_v6.remove(key);
+            }
+            MapOp::PutNetworkV4(row, network) => put_network(&mut self.networks_v4, *row, *network),
+            MapOp::PutNetworkV6(row, network) => put_network(&mut self.networks_v6, *row, *network),
         }
+    }
+}
+
+fn put_network<A: Address>(networks: &mut BTreeMap<u32, Prefix<A>>, row: u32, network: Prefix<A>) {
+    if network.present == 0 {
+        networks.remove(&row);
+    } else {
+        networks.insert(row, network);
     }
 }
 
@@ -164,16 +209,28 @@ pub trait Family: Address {
     fn backends(tables: &Tables) -> &BTreeMap<BackendId, BackendRow<Self>>;
     /// Its frontends.
     fn frontends(tables: &Tables) -> &BTreeMap<FrontendKey<Self>, FrontendRow>;
+    /// Its source ranges.
+    fn ranges(tables: &Tables) -> &BTreeSet<RangeKey<Self>>;
+    /// Its networks.
+    fn networks(tables: &Tables) -> &BTreeMap<u32, Prefix<Self>>;
     /// Writes a backend.
     fn put_backend(id: BackendId, row: BackendRow<Self>) -> MapOp;
     /// Publishes or replaces a frontend.
     fn put_frontend(key: FrontendKey<Self>, row: FrontendRow) -> MapOp;
     /// Retracts a frontend.
     fn delete_frontend(key: FrontendKey<Self>) -> MapOp;
+    /// Lets a source range in.
+    fn put_range(key: RangeKey<Self>) -> MapOp;
+    /// Lets a source range in no longer.
+    fn delete_range(key: RangeKey<Self>) -> MapOp;
+    /// Writes a network.
+    fn put_network(row: u32, network: Prefix<Self>) -> MapOp;
 }
 
+/// The fields of [`Tables`] and the variants of [`MapOp`] that are a family's.
 macro_rules! family {
-    ($address:ty, $backends:ident, $frontends:ident, $put_backend:ident, $put:ident, $delete:ident) => {
+    ($address:ty: $backends:ident, $frontends:ident, $ranges:ident, $networks:ident;
+     $put_backend:ident, $put_frontend:ident, $delete_frontend:ident, $put_range:ident, $delete_range:ident, $put_network:ident) => {
         impl Family for $address {
             fn backends(tables: &Tables) -> &BTreeMap<BackendId, BackendRow<Self>> {
                 &tables.$backends
@@ -183,20 +240,42 @@ macro_rules! family {
                 &tables.$frontends
             }
 
+            fn ranges(tables: &Tables) -> &BTreeSet<RangeKey<Self>> {
+                &tables.$ranges
+            }
+
+            fn networks(tables: &Tables) -> &BTreeMap<u32, Prefix<Self>> {
+                &tables.$networks
+            }
+
             fn put_backend(id: BackendId, row: BackendRow<Self>) -> MapOp {
                 MapOp::$put_backend(id, row)
             }
 
             fn put_frontend(key: FrontendKey<Self>, row: FrontendRow) -> MapOp {
-                MapOp::$put(key, row)
+                MapOp::$put_frontend(key, row)
             }
 
             fn delete_frontend(key: FrontendKey<Self>) -> MapOp {
-                MapOp::$delete(key)
+                MapOp::$delete_frontend(key)
+            }
+
+            fn put_range(key: RangeKey<Self>) -> MapOp {
+                MapOp::$put_range(key)
+            }
+
+            fn delete_range(key: RangeKey<Self>) -> MapOp {
+                MapOp::$delete_range(key)
+            }
+
+            fn put_network(row: u32, network: Prefix<Self>) -> MapOp {
+                MapOp::$put_network(row, network)
             }
         }
     };
 }
 
-family!(V4, backends_v4, frontends_v4, PutBackendV4, PutFrontendV4, DeleteFrontendV4);
-family!(V6, backends_v6, frontends_v6, PutBackendV6, PutFrontendV6, DeleteFrontendV6);
+family!(V4: backends_v4, frontends_v4, ranges_v4, networks_v4;
+    PutBackendV4, PutFrontendV4, DeleteFrontendV4, PutRangeV4, DeleteRangeV4, PutNetworkV4);
+family!(V6: backends_v6, frontends_v6, ranges_v6, networks_v6;
+    PutBackendV6, PutFrontendV6, DeleteFrontendV6, PutRangeV6, DeleteRangeV6, PutNetworkV6);

@@ -1,10 +1,10 @@
 //! Service maps in memory, for tests and for looking at a plan without a kernel.
 //!
 //! Decides nothing: it does what it is told, as the kernel would, and watches. Must not know how
-//! operations were computed. Invariant: whatever breaks "a frontend in the maps implies its name,
-//! its slots and its backends are there", after any single operation, is noted as a violation.
+//! operations were computed. Invariant: whatever breaks "a frontend in the maps implies its name, its
+//! source ranges, its slots and its backends are there", after any single operation, is noted as a violation.
 
-use lb_common::abi::{BackendFlags, FrontendFlags, FrontendKey, FrontendRow, SlotRange};
+use lb_common::abi::{BackendFlags, FrontendFlags, FrontendKey, FrontendRow, SERVICE_NETWORKS, SlotRange};
 use lb_common::address::{V4, V6};
 
 use crate::tables::{Capacity, Family, MapOp, Maps, Stopped, Tables};
@@ -92,7 +92,7 @@ impl FakeMaps {
     }
 
     fn refuse_what_does_not_fit(&self, operation: &MapOp) -> Result<(), String> {
-        let Capacity { service_ports, frontends, backends, slots } = self.capacity;
+        let Capacity { service_ports, frontends, backends, slots, ranges } = self.capacity;
         let full = |rows: usize, limit: u32| rows >= limit as usize;
         let wrong = match operation {
             MapOp::PutServicePort(id, _) => {
@@ -109,7 +109,20 @@ impl FakeMaps {
             }
             MapOp::PutBackendV4(id, _) | MapOp::PutBackendV6(id, _) => id.0 >= backends,
             MapOp::PutSlots { start, backends } => *start as usize + backends.len() > slots as usize,
-            MapOp::DeleteServicePort(_) | MapOp::DeleteFrontendV4(_) | MapOp::DeleteFrontendV6(_) => false,
+            MapOp::PutRangeV4(key) => {
+                let rows = &self.tables.ranges_v4;
+                !rows.contains(key) && full(rows.len(), ranges)
+            }
+            MapOp::PutRangeV6(key) => {
+                let rows = &self.tables.ranges_v6;
+                !rows.contains(key) && full(rows.len(), ranges)
+            }
+            MapOp::PutNetworkV4(row, _) | MapOp::PutNetworkV6(row, _) => *row >= SERVICE_NETWORKS.end,
+            MapOp::DeleteServicePort(_)
+            | MapOp::DeleteFrontendV4(_)
+            | MapOp::DeleteFrontendV6(_)
+            | MapOp::DeleteRangeV4(_)
+            | MapOp::DeleteRangeV6(_) => false,
         };
         if wrong { Err("no room in the map (E2BIG)".to_owned()) } else { Ok(()) }
     }
@@ -150,6 +163,10 @@ fn missing_from<A: Family>(tables: &Tables, key: &FrontendKey<A>, row: &Frontend
     }
     if !tables.service_ports.contains_key(&row.service_port) {
         return complain(format!("service port {} has no name", row.service_port));
+    }
+    let guarded = row.flags.has(FrontendFlags::GUARDED);
+    if guarded && !A::ranges(tables).iter().any(|range| { range.range }.service_port == row.service_port) {
+        return complain("it is guarded, and nobody is let in".to_owned());
     }
     let bit = |local| {
         if row.flags.has(local) { BackendFlags::IN_LOCAL_SET } else { BackendFlags::IN_CLUSTER_SET }

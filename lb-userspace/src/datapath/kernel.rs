@@ -11,9 +11,9 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use bytemuck::Pod;
 use lb_common::abi::{
     self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FrontendKey,
-    FrontendRow, InterfaceRow, ServicePortName, Verdict,
+    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, Verdict,
 };
-use lb_common::address::{V4, V6};
+use lb_common::address::{Address, V4, V6};
 
 use super::pins::Pins;
 use super::table::Table;
@@ -28,11 +28,18 @@ pub struct KernelMaps {
     slots: Table<u32, BackendId>,
     frontends_v4: Table<FrontendKey<V4>, FrontendRow>,
     frontends_v6: Table<FrontendKey<V6>, FrontendRow>,
+    ranges_v4: Table<RangeKey<V4>, u32>,
+    ranges_v6: Table<RangeKey<V6>, u32>,
+    networks_v4: Table<u32, Prefix<V4>>,
+    networks_v6: Table<u32, Prefix<V6>>,
 }
+
+/// What a source range's row holds: nothing that anybody reads.
+const IN: u32 = 1;
 
 /// The tables of flows of a family.
 #[derive(Debug)]
-pub struct FlowTables<A: lb_common::address::Address> {
+pub struct FlowTables<A: Address> {
     /// Flows whose other side has answered.
     pub settled: Table<FlowKey<A>, FlowRow<A>>,
     /// Flows whose other side has yet to.
@@ -123,6 +130,10 @@ impl KernelMaps {
             slots: Table::open(&pins.map(abi::SLOTS))?,
             frontends_v4: Table::open(&pins.map(abi::FRONTENDS_V4))?,
             frontends_v6: Table::open(&pins.map(abi::FRONTENDS_V6))?,
+            ranges_v4: Table::open(&pins.map(abi::RANGES_V4))?,
+            ranges_v6: Table::open(&pins.map(abi::RANGES_V6))?,
+            networks_v4: Table::open(&pins.map(abi::NETWORKS_V4))?,
+            networks_v6: Table::open(&pins.map(abi::NETWORKS_V6))?,
         })
     }
 
@@ -134,6 +145,7 @@ impl KernelMaps {
             frontends: self.frontends_v4.capacity().min(self.frontends_v6.capacity()),
             backends: self.backends_v4.capacity().min(self.backends_v6.capacity()),
             slots: self.slots.capacity(),
+            ranges: self.ranges_v4.capacity().min(self.ranges_v6.capacity()),
         }
     }
 
@@ -165,6 +177,18 @@ impl KernelMaps {
             MapOp::DeleteServicePort(id) => deleted(self.service_ports.delete(id)),
             MapOp::DeleteFrontendV4(key) => deleted(self.frontends_v4.delete(key)),
             MapOp::DeleteFrontendV6(key) => deleted(self.frontends_v6.delete(key)),
+            MapOp::PutRangeV4(_) => put_run(&self.ranges_v4, operations, |op| match op {
+                MapOp::PutRangeV4(key) => Some((*key, IN)),
+                _ => None,
+            }),
+            MapOp::PutRangeV6(_) => put_run(&self.ranges_v6, operations, |op| match op {
+                MapOp::PutRangeV6(key) => Some((*key, IN)),
+                _ => None,
+            }),
+            MapOp::DeleteRangeV4(key) => deleted(self.ranges_v4.delete(key)),
+            MapOp::DeleteRangeV6(key) => deleted(self.ranges_v6.delete(key)),
+            MapOp::PutNetworkV4(row, network) => put(self.networks_v4.put(row, network)),
+            MapOp::PutNetworkV6(row, network) => put(self.networks_v6.put(row, network)),
         }
     }
 
@@ -189,6 +213,10 @@ fn put_run<K: Pod, V: Pod>(
     let (keys, values): (Vec<K>, Vec<V>) = operations.iter().map_while(row).unzip();
     let (written, result) = table.put_all(&keys, &values);
     (keys.len(), written, result)
+}
+
+fn put(result: io::Result<()>) -> (usize, usize, io::Result<()>) {
+    (1, usize::from(result.is_ok()), result)
 }
 
 fn deleted(result: io::Result<bool>) -> (usize, usize, io::Result<()>) {
@@ -224,6 +252,10 @@ impl Maps for KernelMaps {
             slots,
             frontends_v4,
             frontends_v6,
+            ranges_v4: read(&self.ranges_v4)?.into_iter().map(|(key, _)| key).collect(),
+            ranges_v6: read(&self.ranges_v6)?.into_iter().map(|(key, _)| key).collect(),
+            networks_v4: present(read(&self.networks_v4)?),
+            networks_v6: present(read(&self.networks_v6)?),
         })
     }
 
@@ -239,6 +271,10 @@ impl Maps for KernelMaps {
         }
         Ok(())
     }
+}
+
+fn present<A: Address>(rows: Vec<(u32, Prefix<A>)>) -> BTreeMap<u32, Prefix<A>> {
+    rows.into_iter().filter(|(_, network)| network.present != 0).collect()
 }
 
 fn read<K: Pod, V: Pod>(table: &Table<K, V>) -> anyhow::Result<Vec<(K, V)>> {

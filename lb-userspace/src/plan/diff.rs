@@ -1,16 +1,19 @@
 //! The difference between what stands in the maps and what should, as operations in a safe order.
 //!
 //! Decides the order alone. Must not know why a row should be as it is. Invariant: after every
-//! prefix of the operations, a frontend that stands in the maps has its name, its slots and
+//! prefix of the operations, a frontend that stands in the maps has its name, its source ranges, its slots and
 //! its backends there; a key that stays or changes its owner is replaced, never deleted first.
 //!
 //! ```text
-//! name -> backends gain -> slots -> frontends replaced -> frontends retracted -> backends lose -> freed
+//! name -> ranges let in -> backends gain -> slots -> frontends replaced -> networks
+//!      -> frontends retracted -> ranges shut out -> backends lose -> freed
 //! ```
+//!
+//! Networks come behind the frontends, since an address in them that no frontend has yet is dropped.
 //!
 //! A backend gains flags before and loses them after the frontends have changed, so that it
 //! stands in every set that a reader can find it in. Where another service port takes a frontend over
-//! that is not among those asked for, the backends of the old owner lose nothing yet.
+//! that is not among those asked for, the backends and ranges of the old owner lose nothing yet.
 
 use std::collections::BTreeSet;
 
@@ -43,10 +46,13 @@ pub fn operations(actual: &Ledger, desired: &Ledger, owners: &[u32]) -> Vec<MapO
 #[derive(Default)]
 struct Phases {
     names: Vec<MapOp>,
+    let_in: Vec<MapOp>,
     gain: Vec<MapOp>,
     slots: Vec<MapOp>,
     publish: Vec<MapOp>,
+    networks: Vec<MapOp>,
     retract: Vec<MapOp>,
+    shut_out: Vec<MapOp>,
     lose: Vec<MapOp>,
     free: Vec<MapOp>,
     forget: Vec<MapOp>,
@@ -54,11 +60,9 @@ struct Phases {
 
 impl Phases {
     fn in_order(self) -> Vec<MapOp> {
-        let Self { mut names, gain, slots, publish, retract, lose, free, forget } = self;
-        for later in [gain, slots, publish, retract, lose, free, forget] {
-            names.extend(later);
-        }
-        names
+        let Self { names, let_in, gain, slots, publish, networks, retract, shut_out, lose, free, forget } =
+            self;
+        [names, let_in, gain, slots, publish, networks, retract, shut_out, lose, free, forget].concat()
     }
 }
 
@@ -77,6 +81,18 @@ fn rows<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], phases: &
         gain::<A>(actual, desired, owner, phases);
         lose::<A>(actual, desired, owners, owner, phases);
     }
+    if owners.contains(&0) {
+        networks::<A>(actual.tables(), desired.tables(), phases);
+    }
+}
+
+fn networks<A: Indexed>(actual: &Tables, desired: &Tables, phases: &mut Phases) {
+    let (have, want) = (A::networks(actual), A::networks(desired));
+    let rows: BTreeSet<u32> = have.keys().chain(want.keys()).copied().collect();
+    for row in rows.into_iter().filter(|row| have.get(row) != want.get(row)) {
+        let network = want.get(&row).copied().unwrap_or_else(bytemuck::Zeroable::zeroed);
+        phases.networks.push(A::put_network(row, network));
+    }
 }
 
 fn gain<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
@@ -88,6 +104,8 @@ fn gain<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut 
             phases.gain.push(A::put_backend(id, row));
         }
     }
+    let have = A::ranges(actual.tables());
+    phases.let_in.extend(desired.ranges_of::<A>(owner).filter(|key| !have.contains(key)).map(A::put_range));
     let mut ranges = BTreeSet::new();
     for (key, want) in desired.frontends_of::<A>(owner) {
         if actual.frontend(&key) != Some(want) {
@@ -116,6 +134,10 @@ fn lose<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], owner: u3
     if taken_over_later {
         return;
     }
+    let want = A::ranges(desired.tables());
+    phases
+        .shut_out
+        .extend(actual.ranges_of::<A>(owner).filter(|key| !want.contains(key)).map(A::delete_range));
     for (id, have) in actual.backends_of::<A>(owner) {
         let want = desired.backend::<A>(id);
         if want.service_port == 0 && have != want {

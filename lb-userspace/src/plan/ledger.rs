@@ -2,11 +2,11 @@
 //!
 //! Decides nothing: it keeps an index beside the tables, so that a change of one Service costs what
 //! that Service has, not what the cluster has. Invariant: the index says of every row what
-//! its own `service_port` says; a free backend belongs to service port 0, nobody.
+//! its own `service_port` says; a free backend belongs to service port 0, nobody, as networks do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, SlotRange};
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, SlotRange};
 use lb_common::address::{Address, V4, V6};
 
 use crate::tables::{Family, MapOp, Tables};
@@ -38,17 +38,18 @@ pub struct Owned {
 pub struct OwnedRows<A: Address> {
     frontends: BTreeSet<FrontendKey<A>>,
     backends: BTreeSet<BackendId>,
+    ranges: BTreeSet<RangeKey<A>>,
 }
 
 impl<A: Address> Default for OwnedRows<A> {
     fn default() -> Self {
-        Self { frontends: BTreeSet::new(), backends: BTreeSet::new() }
+        Self { frontends: BTreeSet::new(), backends: BTreeSet::new(), ranges: BTreeSet::new() }
     }
 }
 
 impl<A: Address> OwnedRows<A> {
     fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.backends.is_empty()
+        self.frontends.is_empty() && self.backends.is_empty() && self.ranges.is_empty()
     }
 }
 
@@ -97,15 +98,25 @@ impl Ledger {
             MapOp::PutFrontendV6(key, row) => self.move_frontend::<V6>(key, Some(row)),
             MapOp::DeleteFrontendV4(key) => self.move_frontend::<V4>(key, None),
             MapOp::DeleteFrontendV6(key) => self.move_frontend::<V6>(key, None),
-            MapOp::PutServicePort(..) | MapOp::DeleteServicePort(_) | MapOp::PutSlots { .. } => {}
+            MapOp::PutRangeV4(key) => self.add_range::<V4>(key),
+            MapOp::PutRangeV6(key) => self.add_range::<V6>(key),
+            MapOp::DeleteRangeV4(key) => self.remove_range::<V4>(key),
+            MapOp::DeleteRangeV6(key) => self.remove_range::<V6>(key),
+            MapOp::PutServicePort(..)
+            | MapOp::DeleteServicePort(_)
+            | MapOp::PutSlots { .. }
+            | MapOp::PutNetworkV4(..)
+            | MapOp::PutNetworkV6(..) => {}
         }
         self.tables.apply(operation);
     }
 
-    /// Whoever owns a row or a name, nobody (0) included where there are free backends.
+    /// Whoever owns a row or a name, nobody (0) included where there are free backends or networks.
     #[must_use]
     pub fn owners(&self) -> BTreeSet<u32> {
-        self.owned.keys().chain(self.tables.service_ports.keys()).copied().collect()
+        let networks = !self.tables.networks_v4.is_empty() || !self.tables.networks_v6.is_empty();
+        let nobody = networks.then_some(0);
+        self.owned.keys().chain(self.tables.service_ports.keys()).copied().chain(nobody).collect()
     }
 
     /// The frontends of a service port.
@@ -126,6 +137,11 @@ impl Ledger {
         let rows = A::backends(&self.tables);
         let ids = self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).backends);
         ids.filter_map(|id| Some((*id, *rows.get(id)?)))
+    }
+
+    /// The source ranges of a service port.
+    pub fn ranges_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = RangeKey<A>> + '_ {
+        self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).ranges).copied()
     }
 
     /// A backend's row; all zero where none was ever written.
@@ -167,6 +183,14 @@ impl Ledger {
         }
     }
 
+    fn add_range<A: Indexed>(&mut self, key: &RangeKey<A>) {
+        A::owned_mut(self.owned.entry(range_owner(key)).or_default()).ranges.insert(*key);
+    }
+
+    fn remove_range<A: Indexed>(&mut self, key: &RangeKey<A>) {
+        self.disown::<A>(Some(range_owner(key)), |owned| owned.ranges.remove(key));
+    }
+
     fn disown<A: Indexed>(&mut self, owner: Option<u32>, remove: impl FnOnce(&mut OwnedRows<A>) -> bool) {
         let Some(owner) = owner else { return };
         let Some(owned) = self.owned.get_mut(&owner) else { return };
@@ -184,4 +208,11 @@ fn index<A: Indexed>(tables: &Tables, owned: &mut BTreeMap<u32, Owned>) {
     for (key, row) in A::frontends(tables) {
         A::owned_mut(owned.entry(row.service_port).or_default()).frontends.insert(*key);
     }
+    for key in A::ranges(tables) {
+        A::owned_mut(owned.entry(range_owner(key)).or_default()).ranges.insert(*key);
+    }
+}
+
+fn range_owner<A: Address>(key: &RangeKey<A>) -> u32 {
+    key.range.service_port
 }

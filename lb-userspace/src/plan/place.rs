@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, ServicePortName, SlotRange};
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, ServicePortName, SlotRange};
 use lb_common::address::{Address, V4, V6};
 
 use super::decision::{BackendSet, Decision};
@@ -80,12 +80,6 @@ pub(super) fn family_index<A: Address>() -> usize {
     usize::from(A::IS_V6)
 }
 
-/// The limit of the frontends of a family.
-pub(super) fn frontend_limit<A: Address>(capacity: Capacity) -> Limit {
-    let table = if A::IS_V6 { "IPv6 frontends" } else { "IPv4 frontends" };
-    Limit { table, rows: capacity.frontends, option: "--max-frontends" }
-}
-
 /// The rows of a service port, with their places.
 pub(super) struct Placed {
     /// Its id.
@@ -101,11 +95,17 @@ pub(super) struct PlacedRows<A: Address> {
     pub(super) backends: BTreeMap<BackendId, BackendRow<A>>,
     pub(super) sets: Vec<(SlotRange, Vec<BackendId>)>,
     pub(super) frontends: BTreeMap<FrontendKey<A>, FrontendRow>,
+    pub(super) source_ranges: BTreeSet<RangeKey<A>>,
 }
 
 impl<A: Address> Default for PlacedRows<A> {
     fn default() -> Self {
-        Self { backends: BTreeMap::new(), sets: Vec::new(), frontends: BTreeMap::new() }
+        Self {
+            backends: BTreeMap::new(),
+            sets: Vec::new(),
+            frontends: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
+        }
     }
 }
 
@@ -154,6 +154,7 @@ impl Placing<'_> {
         if frontends.is_empty() {
             return Ok(placed);
         }
+        placed.source_ranges = rows::source_ranges(frontends.values().copied(), owner);
         let bits = rows::set_bits(frontends.values().copied());
         let mut ids = BTreeMap::new();
         for backend in &decision.backends {

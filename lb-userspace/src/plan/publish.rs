@@ -15,11 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, SlotRange};
 use lb_common::address::{V4, V6};
 
+use super::books::Books;
 use super::decision::Decision;
 use super::diff;
 use super::grace::{Epoch, Full};
-use super::ledger::{Indexed, Ledger};
-use super::place::{Allocators, Placed, PlacedRows, Placing, Refusal, family_index, frontend_limit};
+use super::ledger::Indexed;
+use super::place::{Allocators, Placed, PlacedRows, Placing, Refusal, family_index};
 use super::rows::{self, Terms};
 use crate::model::ObjectName;
 use crate::tables::{Capacity, MapOp, Tables};
@@ -29,15 +30,12 @@ use crate::tables::{Capacity, MapOp, Tables};
 pub struct Publisher {
     pub(super) capacity: Capacity,
     pub(super) terms: Terms,
-    pub(super) actual: Ledger,
-    pub(super) desired: Ledger,
+    pub(super) books: Books,
     pub(super) allocators: Allocators,
     pub(super) holdings: BTreeMap<u32, Holding>,
     pub(super) services: BTreeMap<ObjectName, BTreeSet<u32>>,
     /// Service ports whose rows may not yet stand as wanted.
     pub(super) unsettled: BTreeSet<u32>,
-    /// Frontends that are wanted and not yet there, IPv4 and IPv6.
-    pub(super) unpublished: [usize; 2],
 }
 
 /// What a service port holds.
@@ -126,19 +124,12 @@ impl Publisher {
     /// What to write for these service ports, in an order that is safe after every prefix.
     #[must_use]
     pub fn operations(&self, owners: &[u32]) -> Vec<MapOp> {
-        diff::operations(&self.actual, &self.desired, owners)
+        diff::operations(self.books.actual(), self.books.desired(), owners)
     }
 
     /// These operations took effect.
     pub fn confirm(&mut self, operations: &[MapOp]) {
-        for operation in operations {
-            match operation {
-                MapOp::PutFrontendV4(key, _) => self.publishes(key),
-                MapOp::PutFrontendV6(key, _) => self.publishes(key),
-                _ => {}
-            }
-            self.actual.apply(operation);
-        }
+        operations.iter().for_each(|operation| self.books.confirm(operation));
     }
 
     /// Releases, as of `at`, what the maps name no longer: of each service port whose rows stand as
@@ -166,7 +157,7 @@ impl Publisher {
         let ranges = self.allocators.slots.reclaim(until);
         let service_ports = self.allocators.service_ports.reclaim(until);
         for held in &service_ports {
-            self.desired.apply(&MapOp::DeleteServicePort(held.id));
+            self.books.want(&MapOp::DeleteServicePort(held.id));
             self.unsettled.insert(held.id);
             let Some(holding) = self.holdings.remove(&held.id) else { continue };
             if let Some(owners) = self.services.get_mut(&holding.service) {
@@ -192,12 +183,11 @@ impl Publisher {
     /// The maps were read back: `tables` is what stands there. Says how many operations it takes to
     /// make it what it was thought to be; the service ports concerned become unsettled.
     pub fn reload(&mut self, tables: Tables) -> usize {
-        let before = std::mem::replace(&mut self.actual, Ledger::new(tables));
-        let owners: BTreeSet<u32> = &self.actual.owners() | &before.owners();
+        let before = self.books.reload(tables);
+        let owners: BTreeSet<u32> = &self.books.actual().owners() | &before.owners();
         let unsettled: Vec<u32> = owners.iter().copied().filter(|owner| !self.stands(*owner)).collect();
         self.unsettled.extend(unsettled);
-        self.unpublished = [self.count_unpublished::<V4>(), self.count_unpublished::<V6>()];
-        diff::operations(&self.actual, &before, &owners.into_iter().collect::<Vec<_>>()).len()
+        diff::operations(self.books.actual(), &before, &owners.into_iter().collect::<Vec<_>>()).len()
     }
 
     /// The Service of a service port.
@@ -209,36 +199,35 @@ impl Publisher {
     /// What stands in the maps, as far as was confirmed.
     #[must_use]
     pub fn actual(&self) -> &Tables {
-        self.actual.tables()
+        self.books.actual().tables()
     }
 
     /// What should stand in the maps.
     #[must_use]
     pub fn desired(&self) -> &Tables {
-        self.desired.tables()
+        self.books.desired().tables()
     }
 
     fn place(&mut self, decisions: &[Decision]) -> Result<Vec<Placed>, Refusal> {
         let mut placing =
-            Placing { allocators: &mut self.allocators, terms: &self.terms, desired: &self.desired };
+            Placing { allocators: &mut self.allocators, terms: &self.terms, desired: self.books.desired() };
         let mut all = Vec::new();
         for decision in decisions {
             let ranges = |owner| self.holdings.get(&owner).map(|holding| &holding.ranges);
             all.extend(placing.place(decision, ranges)?);
         }
-        self.room_for(all.iter().flat_map(|placed| placed.v4.frontends.keys()))?;
-        self.room_for(all.iter().flat_map(|placed| placed.v6.frontends.keys()))?;
+        self.room_for(all.iter().map(|placed| &placed.v4))?;
+        self.room_for(all.iter().map(|placed| &placed.v6))?;
         Ok(all)
     }
 
-    /// Is there room for these frontends beside those that stand there or are about to?
-    fn room_for<'a, A: Indexed>(&self, keys: impl Iterator<Item = &'a FrontendKey<A>>) -> Result<(), Full> {
-        let new = keys
-            .filter(|key| self.desired.frontend(key).is_none() && self.actual.frontend(key).is_none())
-            .count();
-        let limit = frontend_limit::<A>(self.capacity);
-        let there = A::frontends(self.actual.tables()).len() + self.unpublished[family_index::<A>()];
-        if new > 0 && there + new > limit.rows as usize { Err(Full(limit)) } else { Ok(()) }
+    fn room_for<'a, A: Indexed>(
+        &self,
+        placed: impl Iterator<Item = &'a PlacedRows<A>> + Clone,
+    ) -> Result<(), Full> {
+        let frontends = placed.clone().flat_map(|rows| rows.frontends.keys());
+        self.books.room_for_frontends(frontends, self.capacity)?;
+        self.books.room_for_ranges(placed.flat_map(|rows| &rows.source_ranges), self.capacity)
     }
 
     fn adopt(&mut self, service: &ObjectName, placed: Placed) {
@@ -247,7 +236,7 @@ impl Publisher {
         let holding = self.holdings.entry(owner).or_insert_with(|| Holding::new(service.clone()));
         holding.live = true;
         holding.leaving.remove(&Leaving::ServicePort);
-        self.desired.apply(&MapOp::PutServicePort(owner, Box::new(name)));
+        self.books.want(&MapOp::PutServicePort(owner, Box::new(name)));
         self.want::<V4>(owner, v4);
         self.want::<V6>(owner, v6);
         self.unsettled.insert(owner);
@@ -281,36 +270,30 @@ impl Publisher {
 
         for id in gone {
             // Its row stays for those who still hold the id, but says that it serves no longer.
-            let row = BackendRow { flags: BackendFlags(0), ..self.desired.backend::<A>(id) };
-            self.desired.apply(&A::put_backend(id, row));
+            let row = BackendRow { flags: BackendFlags(0), ..self.books.desired().backend::<A>(id) };
+            self.books.want(&A::put_backend(id, row));
         }
         for (id, row) in rows.backends {
-            self.desired.apply(&A::put_backend(id, row));
+            self.books.want(&A::put_backend(id, row));
         }
         for (range, backends) in rows.sets {
-            self.desired.apply(&MapOp::PutSlots { start: range.start, backends });
+            self.books.want(&MapOp::PutSlots { start: range.start, backends });
         }
-        let before: Vec<_> = self.desired.frontends_of::<A>(owner).map(|(key, _)| key).collect();
+        let desired = self.books.desired();
+        let before: Vec<_> = desired.frontends_of::<A>(owner).map(|(key, _)| key).collect();
+        let shut_out: Vec<_> = desired.ranges_of::<A>(owner).collect();
         for key in before.into_iter().filter(|key| !rows.frontends.contains_key(key)) {
-            self.unpublished[family] -= usize::from(self.actual.frontend(&key).is_none());
-            self.desired.apply(&A::delete_frontend(key));
+            self.books.want(&A::delete_frontend(key));
         }
         for (key, row) in rows.frontends {
-            let new = self.desired.frontend(&key).is_none() && self.actual.frontend(&key).is_none();
-            self.unpublished[family] += usize::from(new);
-            self.desired.apply(&A::put_frontend(key, row));
+            self.books.want(&A::put_frontend(key, row));
         }
-    }
-
-    /// A frontend is put; to be called before `actual` changes.
-    fn publishes<A: Indexed>(&mut self, key: &FrontendKey<A>) {
-        let new = self.desired.frontend(key).is_some() && self.actual.frontend(key).is_none();
-        self.unpublished[family_index::<A>()] -= usize::from(new);
-    }
-
-    pub(super) fn count_unpublished<A: Indexed>(&self) -> usize {
-        let wanted = A::frontends(self.desired.tables());
-        wanted.keys().filter(|key| self.actual.frontend(key).is_none()).count()
+        for key in shut_out.into_iter().filter(|key| !rows.source_ranges.contains(key)) {
+            self.books.want(&A::delete_range(key));
+        }
+        for key in rows.source_ranges {
+            self.books.want(&A::put_range(key));
+        }
     }
 
     /// Do the rows of a service port stand as wanted, and none of its own in the place of another's?
@@ -321,16 +304,16 @@ impl Publisher {
     }
 
     fn keeps_its_own<A: Indexed>(&self, owner: u32) -> bool {
-        let wanted = |key: FrontendKey<A>| self.desired.frontend(&key).map(|row| row.service_port);
-        self.actual.frontends_of::<A>(owner).all(|(key, _)| wanted(key) == Some(owner))
+        let wanted = |key: FrontendKey<A>| self.books.desired().frontend(&key).map(|row| row.service_port);
+        self.books.actual().frontends_of::<A>(owner).all(|(key, _)| wanted(key) == Some(owner))
     }
 
     fn reclaim_backends<A: Indexed>(&mut self, until: Epoch) -> usize {
         let freed = self.allocators.backends_of::<A>().reclaim(until);
         for held in &freed {
             let id = BackendId(held.id);
-            self.unsettled.insert(self.desired.backend::<A>(id).service_port);
-            self.desired.apply(&A::put_backend(id, rows::free_backend_row(held.generation)));
+            self.unsettled.insert(self.books.desired().backend::<A>(id).service_port);
+            self.books.want(&A::put_backend(id, rows::free_backend_row(held.generation)));
         }
         freed.len()
     }

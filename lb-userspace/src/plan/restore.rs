@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::abi::{BackendId, FrontendKey, FrontendRow, SlotRange};
+use lb_common::abi::{BackendId, FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 use lb_common::address::{V4, V6};
 
+use super::books::Books;
 use super::diff::ranges_of;
 use super::ids::Held;
 use super::ledger::{Indexed, Ledger};
@@ -23,44 +24,49 @@ impl Publisher {
     /// Takes over what stands in the maps.
     #[must_use]
     pub fn new(tables: Tables, capacity: Capacity, terms: Terms) -> Self {
-        let desired = Tables { slots: tables.slots.clone(), ..Tables::default() };
+        let desired = Tables {
+            slots: tables.slots.clone(),
+            networks_v4: tables.networks_v4.clone(),
+            networks_v6: tables.networks_v6.clone(),
+            ..Tables::default()
+        };
+        let (actual, mut desired) = (Ledger::new(tables), Ledger::new(desired));
         let mut publisher = Self {
             capacity,
             terms,
-            actual: Ledger::new(tables),
-            desired: Ledger::new(desired),
+            books: Books::default(),
             allocators: Allocators::new(capacity),
             holdings: BTreeMap::new(),
             services: BTreeMap::new(),
             unsettled: BTreeSet::new(),
-            unpublished: [0, 0],
         };
-        publisher.restore_service_ports();
-        publisher.restore_backends::<V4>();
-        publisher.restore_backends::<V6>();
+        publisher.restore_service_ports(&actual, &mut desired);
+        publisher.restore_family::<V4>(&actual, &mut desired);
+        publisher.restore_family::<V6>(&actual, &mut desired);
         let mut ranges = BTreeMap::new();
-        publisher.restore_frontends::<V4>(&mut ranges);
-        publisher.restore_frontends::<V6>(&mut ranges);
-        let owners = publisher.actual.owners();
+        publisher.restore_frontends::<V4>(&actual, &mut desired, &mut ranges);
+        publisher.restore_frontends::<V6>(&actual, &mut desired, &mut ranges);
+        publisher.books = Books::new(actual, desired);
+        let owners = publisher.books.actual().owners();
         publisher.unsettled =
             owners.into_iter().filter(|id| !publisher.operations(&[*id]).is_empty()).collect();
         publisher
     }
 
-    fn restore_service_ports(&mut self) {
-        for (&id, name) in &self.actual.tables().service_ports {
+    fn restore_service_ports(&mut self, actual: &Ledger, desired: &mut Ledger) {
+        for (&id, name) in &actual.tables().service_ports {
             let Some(text) = name.name() else { continue };
             let Some(service) = service_of(text) else { continue };
             if self.allocators.service_ports.restore(Held { id, generation: 1 }, &text.to_owned()) {
                 self.services.entry(service.clone()).or_default().insert(id);
                 self.holdings.insert(id, Holding::new(service));
-                self.desired.apply(&MapOp::PutServicePort(id, Box::new(*name)));
+                desired.apply(&MapOp::PutServicePort(id, Box::new(*name)));
             }
         }
     }
 
-    fn restore_backends<A: Indexed>(&mut self) {
-        for (&id, row) in A::backends(self.actual.tables()) {
+    fn restore_family<A: Indexed>(&mut self, actual: &Ledger, desired: &mut Ledger) {
+        for (&id, row) in A::backends(actual.tables()) {
             let held = Held { id: id.0, generation: row.generation };
             let owner = row.service_port;
             let ids = self.allocators.backends_of::<A>();
@@ -68,23 +74,31 @@ impl Publisher {
             match self.holdings.get_mut(&owner) {
                 Some(holding) if ids.restore(held, &(owner, addr)) => {
                     holding.backends[family_index::<A>()].insert(id);
-                    self.desired.apply(&A::put_backend(id, *row));
+                    desired.apply(&A::put_backend(id, *row));
                 }
                 _ => {
                     ids.restore_free(held);
-                    self.desired.apply(&A::put_backend(id, free_backend_row(row.generation)));
+                    desired.apply(&A::put_backend(id, free_backend_row(row.generation)));
                 }
             }
+        }
+        for owner in self.holdings.keys() {
+            actual.ranges_of::<A>(*owner).for_each(|key| desired.apply(&A::put_range(key)));
         }
     }
 
     /// `taken` says which range is whose, over both families.
-    fn restore_frontends<A: Indexed>(&mut self, taken: &mut BTreeMap<SlotRange, (u32, bool)>) {
-        for (key, row) in A::frontends(self.actual.tables()) {
+    fn restore_frontends<A: Indexed>(
+        &mut self,
+        actual: &Ledger,
+        desired: &mut Ledger,
+        taken: &mut BTreeMap<SlotRange, (u32, bool)>,
+    ) {
+        for (key, row) in A::frontends(actual.tables()) {
             let owner = row.service_port;
             let Some(holding) = self.holdings.get_mut(&owner) else { continue };
             let backends = &holding.backends[family_index::<A>()];
-            if !makes_sense(key, row, backends, &self.desired) {
+            if !makes_sense(key, row, backends, desired) {
                 continue;
             }
             let mut mine = true;
@@ -99,13 +113,13 @@ impl Publisher {
                 }
             }
             if mine {
-                self.desired.apply(&A::put_frontend(*key, *row));
+                desired.apply(&A::put_frontend(*key, *row));
             }
         }
     }
 }
 
-/// Does a frontend name slots and backends that are there, and are its owner's?
+/// Does a frontend name slots, backends and source ranges that are there, and are its owner's?
 fn makes_sense<A: Indexed>(
     key: &FrontendKey<A>,
     row: &FrontendRow,
@@ -114,7 +128,10 @@ fn makes_sense<A: Indexed>(
 ) -> bool {
     let all_there =
         |range| ledger.slots(range).is_some_and(|slots| slots.iter().all(|slot| backends.contains(slot)));
-    row.tag == key.tag() && ranges_of(*row).all(all_there)
+    let guarded = row.flags.has(FrontendFlags::GUARDED);
+    row.tag == key.tag()
+        && ranges_of(*row).all(all_there)
+        && (!guarded || ledger.ranges_of::<A>(row.service_port).next().is_some())
 }
 
 /// The Service in `namespace/service:port/protocol`.

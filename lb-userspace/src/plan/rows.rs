@@ -4,11 +4,11 @@
 //! stands in the maps now. Invariant: a function of its arguments; the same decision with the
 //! same ids gives the same rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
-    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, SlotRange,
+    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, RangeKey, SlotRange,
 };
 use lb_common::address::{Address, Port, Protocol};
 
@@ -88,6 +88,7 @@ pub(super) fn frontend_row<A: Address>(
         (frontend.kind == FrontendKind::NodePort, FrontendFlags::NODE_PORT),
         (frontend.inside_local, FrontendFlags::INSIDE_LOCAL),
         (frontend.outside_local, FrontendFlags::OUTSIDE_LOCAL),
+        (!frontend.source_ranges.is_empty(), FrontendFlags::GUARDED),
     ] {
         flags |= if applies { bit } else { 0 };
     }
@@ -99,6 +100,18 @@ pub(super) fn frontend_row<A: Address>(
         inside,
         outside,
     }
+}
+
+/// The rows of the source ranges that any of `frontends` of `owner` is guarded by (C35). They share them: a
+/// service port has one list of ranges, and its frontends are guarded by it or not at all.
+pub(super) fn source_ranges<'a, A: Address>(
+    frontends: impl Iterator<Item = &'a Frontend>,
+    owner: u32,
+) -> BTreeSet<RangeKey<A>> {
+    let ranges = frontends.flat_map(|frontend| &frontend.source_ranges);
+    ranges
+        .filter_map(|range| Some(RangeKey::new(owner, A::from_ip(range.addr())?, range.prefix_len())))
+        .collect()
 }
 
 /// The row of a backend that `owner` has; `sets` are the set bits of [`BackendFlags`].

@@ -249,7 +249,13 @@ impl<M: Maps> Reconciler<M> {
     }
 }
 
-/// Does this make room for another frontend?
+/// Does this make room for another frontend or source range?
 fn is_retraction(operation: &MapOp) -> bool {
-    matches!(operation, MapOp::DeleteFrontendV4(_) | MapOp::DeleteFrontendV6(_))
+    matches!(
+        operation,
+        MapOp::DeleteFrontendV4(_)
+            | MapOp::DeleteFrontendV6(_)
+            | MapOp::DeleteRangeV4(_)
+            | MapOp::DeleteRangeV6(_)
+    )
 }

@@ -73,6 +73,9 @@ struct SizeArgs {
     /// Slots: places in backend sets, of both families together.
     #[arg(long, value_name = "ROWS", default_value_t = abi::SLOTS.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
     max_slots: u32,
+    /// Source ranges of each family (`loadBalancerSourceRanges`, C35).
+    #[arg(long, value_name = "ROWS", default_value_t = abi::RANGES_V4.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
+    max_source_ranges: u32,
     /// Rows of answered flows of each family; a plain flow has two, a masqueraded one four.
     #[arg(long, value_name = "ROWS", default_value_t = abi::FLOWS_V4.default_rows, value_parser = clap::value_parser!(u32).range(64..))]
     max_flows: u32,
@@ -87,6 +90,8 @@ impl SizeArgs {
             (abi::BACKENDS_V4.name, self.max_backends),
             (abi::BACKENDS_V6.name, self.max_backends),
             (abi::SLOTS.name, self.max_slots),
+            (abi::RANGES_V4.name, self.max_source_ranges),
+            (abi::RANGES_V6.name, self.max_source_ranges),
             (abi::FLOWS_V4.name, self.max_flows),
             (abi::FLOWS_V6.name, self.max_flows),
         ])

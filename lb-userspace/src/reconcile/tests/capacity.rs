@@ -1,18 +1,24 @@
 //! Full tables refuse what does not fit and nothing else, and take it once there is room.
 
-use super::cluster::{name, plain, service};
+use super::cluster::{Shape, name, plain, service};
 use super::view::view;
 use super::{Reconciler, SMALL, rest, seconds, terms};
 use crate::datapath::fake::{FakeMaps, Watch};
 use crate::tables::Capacity;
 
 /// Maps in which one Service of three backends in both families fits, and a second one does not.
-const TIGHT: [(&str, &str, Capacity); 4] = [
+const TIGHT: [(&str, &str, Capacity); 5] = [
     ("service ports", "--max-service-ports", Capacity { service_ports: 1, ..SMALL }),
-    ("IPv4 frontends", "--max-frontends", Capacity { frontends: 1, ..SMALL }),
+    ("IPv4 frontends", "--max-frontends", Capacity { frontends: 2, ..SMALL }),
     ("IPv4 backends", "--max-backends", Capacity { backends: 5, ..SMALL }),
     ("backend slots", "--max-slots", Capacity { slots: 9, ..SMALL }),
+    ("IPv4 source ranges", "--max-source-ranges", Capacity { ranges: 3, ..SMALL }),
 ];
+
+/// Three backends, and two source ranges in each family.
+fn guarded() -> Shape {
+    Shape { load_balancer: Some(0b11), ..plain(7) }
+}
 
 fn with(capacity: Capacity) -> Reconciler<FakeMaps> {
     Reconciler::new(FakeMaps::new(capacity, Watch::Frontends), capacity, terms()).unwrap()
@@ -22,10 +28,10 @@ fn with(capacity: Capacity) -> Reconciler<FakeMaps> {
 fn a_full_table_refuses_the_new_service_only_and_takes_it_after_a_delete() {
     for (table, option, capacity) in TIGHT {
         let mut reconciler = with(capacity);
-        assert_eq!(reconciler.sync([service(1, &[plain(7)])], seconds(1)).refused, []);
+        assert_eq!(reconciler.sync([service(1, &[guarded()])], seconds(1)).refused, []);
         let before = reconciler.maps().tables().clone();
 
-        let report = reconciler.sync([service(2, &[plain(7)])], seconds(2));
+        let report = reconciler.sync([service(2, &[guarded()])], seconds(2));
         let reason = &report.refused[0].reason;
         assert_eq!(report.refused[0].service, name(2), "{table}");
         assert!(reason.contains(table) && reason.contains(option), "{reason}");
@@ -38,7 +44,7 @@ fn a_full_table_refuses_the_new_service_only_and_takes_it_after_a_delete() {
         assert_eq!(reconciler.refused().count(), 0, "{table}: there is room");
         rest(&mut reconciler, seconds(20));
         let mut fresh = with(SMALL);
-        fresh.sync([service(2, &[plain(7)])], seconds(1));
+        fresh.sync([service(2, &[guarded()])], seconds(1));
         assert_eq!(view(reconciler.maps().tables()), view(fresh.maps().tables()), "{table}");
         assert_eq!(reconciler.maps().violation(), None, "{table}");
     }

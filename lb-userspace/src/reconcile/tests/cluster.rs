@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use lb_common::address::Protocol;
 use proptest::prelude::*;
 
@@ -18,6 +19,8 @@ pub(super) struct Shape {
     pub(super) outside: u8,
     pub(super) local: u8,
     pub(super) node_port: bool,
+    /// A load balancer address, for clients in these ranges; none of them: for all.
+    pub(super) load_balancer: Option<u8>,
     pub(super) empty: BackendSet,
     pub(super) affinity: Option<u32>,
 }
@@ -30,6 +33,7 @@ pub(super) fn plain(backends: u8) -> Shape {
         outside: backends,
         local: 0,
         node_port: false,
+        load_balancer: None,
         empty: BackendSet::Reject,
         affinity: None,
     }
@@ -83,6 +87,11 @@ fn decision(service: u8, port: u8, shape: &Shape) -> Decision {
             let node_port = 30_000 + u16::from(service) * 8 + u16::from(port);
             frontends.push(frontend(None, node_port, FrontendKind::NodePort));
         }
+        if let Some(ranges) = shape.load_balancer {
+            let addr = Some(load_balancer(ipv6, service));
+            let open = frontend(addr, 80 + u16::from(port), FrontendKind::LoadBalancer);
+            frontends.push(Frontend { source_ranges: source_ranges(ipv6, ranges), ..open });
+        }
     }
     Decision { name, frontends, backends }
 }
@@ -93,6 +102,27 @@ fn vip(ipv6: bool, service: u8) -> IpAddr {
     } else {
         Ipv4Addr::new(10, 96, 0, service).into()
     }
+}
+
+fn load_balancer(ipv6: bool, service: u8) -> IpAddr {
+    if ipv6 {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, u16::from(service)).into()
+    } else {
+        Ipv4Addr::new(203, 0, 113, service).into()
+    }
+}
+
+/// A range for each bit; IPv4 has one for the lower half only, so that families differ.
+fn source_ranges(ipv6: bool, bits: u8) -> Vec<IpNet> {
+    let set = (0..8u8).filter(|bit| bits >> bit & 1 == 1);
+    let range = |bit: u8| {
+        if ipv6 {
+            IpNet::new(Ipv6Addr::new(0xfd01, bit.into(), 0, 0, 0, 0, 0, 0).into(), 32 + bit).ok()
+        } else {
+            IpNet::new(Ipv4Addr::new(198, 18 + bit, 0, 0).into(), 16 + bit).ok().filter(|_| bit < 4)
+        }
+    };
+    set.filter_map(range).collect()
 }
 
 fn backend_addr(ipv6: bool, service: u8, bit: u8) -> SocketAddr {
@@ -126,10 +156,11 @@ pub(super) fn outcome(changes: &[Change]) -> Services {
 prop_compose! {
     fn shapes()(
         bits: (u8, u8, u8, u8), node_port: bool, drop: bool, affinity in prop::option::of(1u32..100),
+        load_balancer: Option<u8>,
     ) -> Shape {
         let (serving, inside, outside, local) = bits;
         let empty = if drop { BackendSet::Drop } else { BackendSet::Reject };
-        Shape { serving, inside, outside, local, node_port, empty, affinity }
+        Shape { serving, inside, outside, local, node_port, load_balancer, empty, affinity }
     }
 }
 

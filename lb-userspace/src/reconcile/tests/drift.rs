@@ -1,22 +1,29 @@
 //! Rows that others changed are found, counted and repaired.
 
-use lb_common::abi::{BackendId, FrontendKey, ServicePortName};
+use std::net::Ipv6Addr;
+
+use lb_common::abi::{BackendId, FrontendKey, RangeKey, ServicePortName};
 use lb_common::address::{Port, Protocol};
 
-use super::cluster::{plain, service};
+use super::cluster::{Shape, plain, service};
 use super::{Reconciler, empty, on, seconds};
 use crate::datapath::fake::{FakeMaps, Watch};
 use crate::tables::Tables;
 
+fn services() -> [(crate::model::ObjectName, Vec<crate::plan::decision::Decision>); 2] {
+    let guarded = Shape { load_balancer: Some(0b101), ..plain(3) };
+    [service(1, &[guarded]), service(2, &[plain(1)])]
+}
+
 fn two_services() -> Reconciler<FakeMaps> {
     let mut reconciler = empty(Watch::Nothing);
-    reconciler.sync([service(1, &[plain(3)]), service(2, &[plain(1)])], seconds(1));
+    reconciler.sync(services(), seconds(1));
     reconciler
 }
 
 type Damage = (&'static str, fn(&mut Tables));
 
-const DAMAGE: [Damage; 8] = [
+const DAMAGE: [Damage; 11] = [
     ("a frontend is gone", |tables| {
         tables.frontends_v4.pop_first();
     }),
@@ -39,6 +46,13 @@ const DAMAGE: [Damage; 8] = [
     ("a backend is gone", |tables| {
         tables.backends_v4.remove(&BackendId(1));
     }),
+    ("a source range is gone", |tables| {
+        tables.ranges_v4.pop_first();
+    }),
+    ("a source range is a stranger", |tables| {
+        tables.ranges_v6.insert(RangeKey::new(2, "fd09::".parse::<Ipv6Addr>().unwrap().into(), 16));
+    }),
+    ("all source ranges of a family are gone", |tables| tables.ranges_v6.clear()),
     ("a name is another's", |tables| {
         tables.service_ports.insert(1, ServicePortName::new("x/y:z/TCP").unwrap());
     }),
@@ -65,7 +79,7 @@ fn an_agent_that_starts_on_damaged_maps_makes_them_good() {
         let good = super::view::view(reconciler.maps().tables());
         damage(reconciler.maps_mut().tables_mut());
         let mut again = on(reconciler.into_maps());
-        again.sync_all([service(1, &[plain(3)]), service(2, &[plain(1)])], seconds(0));
+        again.sync_all(services(), seconds(0));
         super::rest(&mut again, seconds(0));
         assert_eq!(super::view::view(again.maps().tables()), good, "{what}");
         // Nothing was taken over twice: what changes now does not tread on anything.

@@ -3,7 +3,7 @@
 use lb_common::address::{V4, V6};
 use proptest::prelude::*;
 
-use super::cluster::{Change, changes, outcome, plain, service};
+use super::cluster::{Change, Shape, changes, outcome, plain, service};
 use super::view::{View, view};
 use super::{SMALL, empty, on, rest, seconds};
 use crate::datapath::fake::{FakeMaps, Watch};
@@ -17,13 +17,19 @@ fn faulty(fault: Fault) -> FaultyMaps<FakeMaps> {
 fn history() -> Vec<Change> {
     vec![
         service(1, &[plain(0b0111), plain(0b1)]),
-        service(2, &[plain(0b1)]),
-        service(1, &[plain(0b1110)]),
+        service(2, &[guarded(0b1, 0b11)]),
+        service(2, &[guarded(0b1, 0b110)]),
+        service(1, &[guarded(0b1110, 0)]),
         service(3, &[]),
         service(2, &[]),
-        service(3, &[plain(0b11), plain(0b1111)]),
+        service(3, &[plain(0b11), guarded(0b1111, 0b1)]),
         service(1, &[plain(0), plain(0b1100)]),
+        service(3, &[plain(0b11), guarded(0b1111, 0b0)]),
     ]
+}
+
+fn guarded(backends: u8, ranges: u8) -> Shape {
+    Shape { load_balancer: Some(ranges), ..plain(backends) }
 }
 
 fn goal(changes: &[Change]) -> View {

@@ -4,6 +4,7 @@ mod capacity;
 mod cluster;
 mod drift;
 mod faults;
+mod guard;
 mod histories;
 mod restart;
 mod scale;
@@ -16,7 +17,8 @@ use crate::datapath::fake::{FakeMaps, Watch};
 use crate::plan::rows::{Supported, Terms};
 use crate::tables::{Capacity, Maps};
 
-const SMALL: Capacity = Capacity { service_ports: 64, frontends: 256, backends: 512, slots: 2_048 };
+const SMALL: Capacity =
+    Capacity { service_ports: 64, frontends: 256, backends: 512, slots: 2_048, ranges: 256 };
 
 fn terms() -> Terms {
     Terms {

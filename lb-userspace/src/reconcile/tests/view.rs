@@ -1,7 +1,7 @@
 //! Tables without ids: what they mean, so that two histories can be compared.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{BackendRow, FrontendRow, SlotRange};
 use lb_common::address::{Protocol, V4, V6};
@@ -18,6 +18,8 @@ pub(super) struct View {
     frontends: BTreeMap<(SocketAddr, Protocol), SeenFrontend>,
     /// With the name of the owner.
     backends: Vec<(String, Seen)>,
+    /// Who is let in: owner, address, length.
+    ranges: BTreeSet<(String, IpAddr, u32)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +55,10 @@ fn add<A: Family>(tables: &Tables, view: &mut View) {
         view.frontends.insert((addr, key.protocol), frontend);
     }
     let owned = A::backends(tables).values().filter(|row| row.service_port != 0);
+    view.ranges.extend(A::ranges(tables).iter().map(|key| {
+        let range = key.range;
+        (owner_name(tables, range.service_port), { range.addr }.to_ip(), key.prefix_len - 32)
+    }));
     view.backends.extend(owned.map(|row| (owner_name(tables, row.service_port), seen(row))));
 }
 
