@@ -23,6 +23,7 @@
 //! ```
 
 pub mod agent;
+pub mod apiserver;
 pub mod capture;
 pub mod lab;
 pub mod manifests;

@@ -84,6 +84,15 @@ fn unprivileged(options: &Options, prepared: &Prepared, outcome: &mut Outcome) -
         ));
         cargo.env("AYA_BUILD_SKIP", "1");
     }
+    run_cargo_test(cargo, options.filter.as_deref(), outcome)?;
+    if options.wants(Tier::Root) && why_not(prepared).is_none() {
+        return Ok(());
+    }
+    // The part of lb-tests that needs no root, where the rest of it is not run.
+    let mut cargo = workspace::cargo(["test", "-p", "lb-tests", "--test", "kube_source"]);
+    if prepared.toolchain.is_err() {
+        cargo.env("AYA_BUILD_SKIP", "1");
+    }
     run_cargo_test(cargo, options.filter.as_deref(), outcome)
 }
 

@@ -50,7 +50,7 @@ pub struct Timing {
     pub retry: Duration,
     /// See `retry`.
     pub retry_at_most: Duration,
-    /// How far apart watches of one kind begin.
+    /// How far apart watches of one kind begin at least; further where they keep ending soon.
     pub spacing: Duration,
     /// Before a kind that the server does not have is asked for again.
     pub absent: Duration,
@@ -246,7 +246,7 @@ fn watch_kind<K: Watched>(
     wanted: Wanted,
     timing: Timing,
 ) -> Result<BoxStream<'static, Heard>, NoAccess> {
-    let pace = Pace::new(timing.spacing, timing.retry_at_most);
+    let pace = Pace::new(timing.spacing);
     let builder =
         ClientBuilder::try_from(config.clone()).map_err(|error| NoAccess::Client(error.to_string()))?;
     let client: Client = builder.with_layer(&PaceLayer(pace)).build();

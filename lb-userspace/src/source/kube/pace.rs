@@ -17,13 +17,16 @@ use tower::{Layer, Service};
 /// What the server may ask for at most.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
+/// What a watch lasts at least that is not short, and how far apart short ones begin at most: so many
+/// times the smallest spacing.
+const SHORT: u32 = 20;
+
 /// When the next request may go out.
 #[derive(Debug)]
 pub(super) struct Pace {
     state: Mutex<State>,
-    /// After a watch began, and as long again for each next one that ended within it.
+    /// Between the beginnings of two watches, at least; twice as much each time that a watch was short.
     spacing: Duration,
-    longest: Duration,
 }
 
 #[derive(Debug)]
@@ -34,10 +37,10 @@ struct State {
 }
 
 impl Pace {
-    /// Watches begin `spacing` apart, growing to `longest` while they keep ending at once.
-    pub(super) fn new(spacing: Duration, longest: Duration) -> Arc<Self> {
+    /// Watches begin `spacing` apart, and further while they keep ending soon.
+    pub(super) fn new(spacing: Duration) -> Arc<Self> {
         let state = State { not_before: Instant::now(), spacing, last_watch: None };
-        Arc::new(Self { state: Mutex::new(state), spacing, longest })
+        Arc::new(Self { state: Mutex::new(state), spacing })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -50,8 +53,10 @@ impl Pace {
 
     fn watch_begins(&self, now: Instant) {
         let mut state = self.lock();
-        let soon = state.last_watch.is_some_and(|last| now.duration_since(last) < state.spacing * 2);
-        state.spacing = if soon { (state.spacing * 2).min(self.longest) } else { self.spacing };
+        let longest = self.spacing * SHORT;
+        let short = longest.max(state.spacing * 2);
+        let soon = state.last_watch.is_some_and(|last| now.duration_since(last) < short);
+        state.spacing = if soon { (state.spacing * 2).min(longest) } else { self.spacing };
         state.last_watch = Some(now);
         state.not_before = state.not_before.max(now + state.spacing);
     }
@@ -144,14 +149,14 @@ mod tests {
 
     #[test]
     fn watches_that_end_at_once_begin_ever_further_apart_and_a_long_one_makes_good() {
-        let pace = Pace::new(SPACING, 4 * SPACING);
+        let pace = Pace::new(SPACING);
         let mut waits = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..7 {
             let now = pace.lock().not_before.max(Instant::now());
             pace.watch_begins(now);
             waits.push((pace.lock().not_before - now).as_millis());
         }
-        assert_eq!(waits, [500, 1000, 2000, 2000, 2000]);
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         let later = pace.lock().not_before + Duration::from_secs(60);
         pace.watch_begins(later);
         assert_eq!(pace.lock().not_before - later, SPACING);
@@ -164,7 +169,7 @@ mod tests {
         assert_eq!(wait(429, "7"), Some(Duration::from_secs(7)));
         assert_eq!(wait(200, "7"), None);
         assert_eq!(wait(429, "soon"), None);
-        let pace = Pace::new(SPACING, SPACING);
+        let pace = Pace::new(SPACING);
         let now = Instant::now();
         pace.told_to_wait(now, Duration::from_secs(1_000_000));
         assert_eq!(pace.lock().not_before, now + LONGEST_RETRY_AFTER);
