@@ -23,8 +23,15 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(900);
 /// How often a server for these tests sends bookmarks.
 pub(crate) const BOOKMARKS: Duration = Duration::from_millis(100);
 
-const CAPACITY: Capacity =
-    Capacity { service_ports: 4_096, frontends: 8_192, backends: 16_384, slots: 65_536 };
+fn capacity() -> Capacity {
+    Capacity {
+        service_ports: 4_096,
+        frontends: 8_192,
+        backends: 16_384,
+        slots: 65_536,
+        ..Capacity::default()
+    }
+}
 
 /// As patient as a test can be.
 pub(crate) fn hasty() -> Timing {
@@ -70,11 +77,11 @@ impl Follower {
     pub(crate) async fn start(server: &ApiServer, node: &str) -> Self {
         let source = open(server, node).await;
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
-        let maps = FakeMaps::new(CAPACITY, Watch::Frontends);
+        let maps = FakeMaps::new(capacity(), Watch::Frontends);
         let mut follower = Self {
             source,
             state: State::new(node),
-            reconciler: Reconciler::new(maps, CAPACITY, terms).unwrap(),
+            reconciler: Reconciler::new(maps, capacity(), terms).unwrap(),
             plans: BTreeMap::new(),
             rows_written: 0,
             updates: 0,
@@ -145,7 +152,7 @@ impl Follower {
         };
         assert_eq!(rows(&old), rows(&fresh.reconciler));
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
-        let mut restarted = Reconciler::new(old.into_maps(), CAPACITY, terms).unwrap();
+        let mut restarted = Reconciler::new(old.into_maps(), capacity(), terms).unwrap();
         let services = fresh.plans.into_iter().map(|(name, planned)| (name, planned.decisions));
         let report = restarted.sync_all(services, Duration::ZERO);
         assert_eq!(report.rows_written, 0, "the maps differ from what a fresh start wants");
