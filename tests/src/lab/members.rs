@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::netns::Netns;
+use super::{address, outside};
 
 /// How a node's pods are connected to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +17,24 @@ pub enum Layout {
     /// Each pod has a veth of its own, a /32 and a /128 route on the node, and a default route
     /// through a link-local gateway; the host side has no global address. As Calico does.
     Routed,
-    /// The pods are ports of a bridge `cni0` that has the gateway's address. As flannel and the
-    /// bridge plugin do.
+    /// The pods are ports of a bridge `cni0` that has the gateway's address. As flannel with host
+    /// routes and the bridge plugin do.
     Bridged,
+    /// As bridged, and between nodes of this layout pods' packets go through a tunnel `vxlan0`, which
+    /// has an address of its own. Pods' links are 50 bytes narrower. As flannel does.
+    Overlay,
+}
+
+impl Layout {
+    /// Are its pods ports of a bridge?
+    pub fn has_bridge(self) -> bool {
+        matches!(self, Self::Bridged | Self::Overlay)
+    }
+
+    /// Does it have a tunnel to other nodes of its kind?
+    pub fn has_tunnel(self) -> bool {
+        self == Self::Overlay
+    }
 }
 
 /// A node: a namespace that forwards between its pods and its uplink `eth0`, itself a veth.
@@ -59,12 +75,12 @@ pub struct Pod {
     pub host_interface: String,
 }
 
-/// A machine outside of the cluster, on the nodes' network.
+/// A machine outside of the cluster: on the nodes' network, or beyond two routers.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Name, unique in the lab.
     pub name: String,
-    /// Position among the clients, from 1.
+    /// Position among the clients of its sort, from 1.
     pub number: u8,
     /// Its namespace.
     pub netns: Netns,
@@ -72,6 +88,10 @@ pub struct Client {
     pub v4: Ipv4Addr,
     /// The IPv6 one.
     pub v6: Ipv6Addr,
+    /// All addresses it may dial from, that one first.
+    pub sources: Vec<(Ipv4Addr, Ipv6Addr)>,
+    /// The router that finds its way into the cluster; none if it does so itself.
+    pub(super) edge: Option<Netns>,
 }
 
 macro_rules! addressed {
@@ -92,7 +112,7 @@ macro_rules! addressed {
                 [self.v4_at(port), self.v6_at(port)]
             }
 
-            /// Whether `address` is one of its own.
+            /// Whether `address` is one of the two.
             pub fn has(&self, address: IpAddr) -> bool {
                 address == IpAddr::V4(self.v4) || address == IpAddr::V6(self.v6)
             }
@@ -100,6 +120,29 @@ macro_rules! addressed {
     )*};
 }
 addressed!(Node, Pod, Client);
+
+impl Node {
+    /// The address in its own pod range that its bridge has, if there is a bridge.
+    pub fn bridge(&self) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        self.layout.has_bridge().then(|| address::pod(self.number, address::BRIDGE))
+    }
+
+    /// The address in its own pod range that its tunnel has, if there is a tunnel.
+    pub fn tunnel(&self) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        self.layout.has_tunnel().then(|| address::pod(self.number, address::TUNNEL))
+    }
+
+    /// All its addresses, those of its uplink first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let pairs = [Some((self.v4, self.v6)), self.bridge(), self.tunnel()];
+        pairs.into_iter().flatten().flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)]).collect()
+    }
+
+    /// The addresses of the device by which its packets to `other`'s pods leave.
+    pub fn towards_pods_of(&self, other: &Node) -> (Ipv4Addr, Ipv6Addr) {
+        self.tunnel().filter(|_| other.layout.has_tunnel()).unwrap_or((self.v4, self.v6))
+    }
+}
 
 impl Pod {
     /// Switches the offload of checksums on what the pod sends. On (the kernel's default) a
@@ -118,7 +161,18 @@ impl Client {
     /// Adds (or replaces) a route to `prefix` through a node.
     pub fn route(&self, prefix: &str, via: &Node) -> Result<()> {
         let gateway = if prefix.contains(':') { IpAddr::V6(via.v6) } else { IpAddr::V4(via.v4) };
-        self.netns.ip(&[format!("route replace {prefix} via {gateway}")])
+        match &self.edge {
+            None => self.netns.ip(&[format!("route replace {prefix} via {gateway}")]),
+            Some(edge) => {
+                let table = outside::table(self.number);
+                edge.ip(&[format!("route replace {prefix} via {gateway} table {table}")])
+            }
+        }
+    }
+
+    /// All addresses it may dial from, each by itself.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.sources.iter().flat_map(|(v4, v6)| [IpAddr::V4(*v4), IpAddr::V6(*v6)]).collect()
     }
 }
 

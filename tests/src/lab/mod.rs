@@ -9,19 +9,26 @@
 //!                                             +--- br0 [ fabric ]
 //!   pod eth0 --- veth-<pod> [ node2 ] eth0 ---+
 //!                           [ client] eth0 ---+
+//!        [ client ] eth0 --- [ far ] --- [ edge ] eth0
 //! ```
+//!
+//! What is not asked for is not there: a lab with one node has neither routers nor rules of
+//! netfilter, and its nodes do not filter by reverse path.
 
 pub mod address;
 mod builder;
+mod firewall;
 mod leftovers;
 mod members;
 mod netns;
+mod outside;
 mod ready;
 mod wiring;
 
 use anyhow::{Context, Result, ensure};
 
 pub use self::builder::LabBuilder;
+pub use self::firewall::{CniMasquerade, Dropped};
 pub use self::leftovers::{LOCK_FILE, PIN_ROOT, remove_leftovers};
 pub use self::members::{Client, Layout, Node, Pod};
 pub use self::netns::Netns;
@@ -32,10 +39,13 @@ pub use self::wiring::RpFilter;
 pub struct Lab {
     name: String,
     fabric: Netns,
+    routers: Option<outside::Routers>,
     nodes: Vec<Node>,
     clients: Vec<Client>,
     pods: Vec<Pod>,
     rp_filter: RpFilter,
+    /// Do its nodes forward only between true addresses?
+    guarded: bool,
     kept: bool,
 }
 
@@ -43,6 +53,12 @@ impl Lab {
     /// Starts the description of a lab.
     pub fn builder() -> LabBuilder {
         LabBuilder::default()
+    }
+
+    /// Brings the nodes' policies to what the lab's members are, if it was built with such.
+    fn guard(&self) -> Result<()> {
+        let nodes = self.nodes.iter().filter(|_| self.guarded);
+        nodes.into_iter().try_for_each(|node| node.accept_only(&self.true_pairs(node)))
     }
 
     /// Waits until every link made so far carries packets.
@@ -53,17 +69,20 @@ impl Lab {
         }
         let others =
             self.clients.iter().map(|client| &client.netns).chain(self.pods.iter().map(|pod| &pod.netns));
-        others.chain([&self.fabric]).try_for_each(|netns| ready::wait_for_links(netns, None))
+        let routers = self.routers.iter().flat_map(|routers| [&routers.edge, &routers.far]);
+        others.chain([&self.fabric]).chain(routers).try_for_each(|netns| ready::wait_for_links(netns, None))
     }
 
     fn empty(name: &str, fabric: Netns, rp_filter: RpFilter) -> Self {
         Self {
             name: name.to_owned(),
             fabric,
+            routers: None,
             nodes: Vec::new(),
             clients: Vec::new(),
             pods: Vec::new(),
             rp_filter,
+            guarded: false,
             kept: false,
         }
     }
@@ -119,7 +138,7 @@ impl Lab {
     pub fn add_pod(&mut self, node: &str, name: &str) -> Result<Pod> {
         let node = self.node(node).clone();
         let others = || self.pods.iter().filter(|pod| pod.node == node.name);
-        let host = (2..=254)
+        let host = (address::BRIDGE + 1..address::TUNNEL)
             .find(|host| others().all(|pod| pod.v4 != address::pod(node.number, *host).0))
             .with_context(|| format!("node {} has no address left for pod {name}", node.name))?;
         ensure!(name.len() <= builder::POD_NAME_MAX, "the pod name {name} is too long for an interface name");
@@ -131,6 +150,7 @@ impl Lab {
         pod.netns.ip(&wiring::pod_inside(&pod, node.layout, node.number))?;
         ready::wait_for_links(&pod.netns, None)?;
         ready::wait_for_links(&node.netns, None)?;
+        self.guard()?;
         Ok(pod)
     }
 

@@ -103,6 +103,22 @@ impl Netns {
         ip_batch(Some(self.name()), lines)
     }
 
+    /// As [`Netns::ip`], by `ip -6`: for rules, which do not tell their family by an address.
+    pub(super) fn ip_v6<S: AsRef<str>>(&self, lines: &[S]) -> Result<()> {
+        batch("ip", &["-6"], Some(self.name()), lines)
+    }
+
+    /// Runs lines of `bridge` (without the word `bridge`) inside, as one batch.
+    pub fn bridge<S: AsRef<str>>(&self, lines: &[S]) -> Result<()> {
+        batch("bridge", &[], Some(self.name()), lines)
+    }
+
+    /// Gives `nft` this text as one file, inside: all of it comes into force, or nothing.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        let said = feed(self.command("nft").args(["-f", "-"]), "nft", "nftables", rules)?;
+        said.map_or(Ok(()), |said| bail!("`nft` in {} refused its rules: {}", self.name(), said.trim()))
+    }
+
     /// Writes `/proc/sys/net/<key>`, e.g. `ipv4/ip_forward`, of the namespace.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.set_sysctls(&[(key, value)])
@@ -134,32 +150,42 @@ impl Netns {
 ///
 /// On failure the error holds the line that failed and what `ip` said about it.
 pub(crate) fn ip_batch<S: AsRef<str>>(netns: Option<&str>, lines: &[S]) -> Result<()> {
+    batch("ip", &[], netns, lines)
+}
+
+/// As [`ip_batch`], for any program of iproute2.
+fn batch<S: AsRef<str>>(program: &str, options: &[&str], netns: Option<&str>, lines: &[S]) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
     let place = netns.unwrap_or("the host's namespace");
-    let mut command = Command::new("ip");
+    let mut command = Command::new(program);
+    command.args(options);
     if let Some(name) = netns {
         command.args(["-n", name]);
     }
+    let text = lines.iter().fold(String::new(), |text, line| text + line.as_ref() + "\n");
+    let Some(said) = feed(command.args(["-batch", "-"]), program, "iproute2", &text)? else {
+        return Ok(());
+    };
+    bail!("`{program} {}` in {place} failed: {}", failed_line(&said, lines), said.trim());
+}
+
+/// Runs a command with `text` on its standard input; what it said on standard error, if it failed.
+fn feed(command: &mut Command, program: &str, package: &str, text: &str) -> Result<Option<String>> {
     let mut child = command
-        .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .context("start `ip`; install iproute2 (`cargo xtask setup` does)")?;
-    let text = lines.iter().fold(String::new(), |text, line| text + line.as_ref() + "\n");
-    let mut stdin = child.stdin.take().context("`ip` has no standard input")?;
-    // A failing line ends `ip` before it has read the rest: its own words below say more.
+        .with_context(|| format!("start `{program}`; install {package} (`cargo xtask setup` does)"))?;
+    let mut stdin = child.stdin.take().with_context(|| format!("`{program}` has no standard input"))?;
+    // A failing line ends the program before it has read the rest: its own words say more.
     let _ = stdin.write_all(text.as_bytes());
     drop(stdin);
-    let output = child.wait_with_output().context("wait for `ip`")?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    bail!("`ip {}` in {place} failed: {}", failed_line(&said, lines), said.trim());
+    let output = child.wait_with_output().with_context(|| format!("wait for `{program}`"))?;
+    let failed = !output.status.success();
+    Ok(failed.then(|| String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 /// The line that "Command failed -:N" points at.

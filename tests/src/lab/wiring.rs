@@ -1,15 +1,22 @@
 //! The `ip` lines and settings that make a namespace into a fabric, a node, a pod or a client.
 //!
-//! Decides how a CNI's two usual layouts look on the wire; pure, runs nothing. Invariant: a line
-//! names only interfaces that earlier lines have made.
+//! Decides how a CNI's usual layouts look on the wire; pure, runs nothing. Invariant: a line names
+//! only interfaces that earlier lines have made.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::address;
 use super::members::{Client, Layout, Node, Pod};
+use super::netns::Netns;
 
 /// MAC of the host side of every routed pod's veth, so that pods can hold a permanent neighbour.
 const ROUTED_HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
+
+/// The tunnel of an overlay's node, and what it takes of each packet for its own headers.
+const TUNNEL: &str = "vxlan0";
+const TUNNEL_ID: u32 = 244;
+const TUNNEL_PORT: u16 = 8472;
+const TUNNEL_MTU: u32 = 1450;
 
 /// The bridge of a bridged node.
 pub(super) const POD_BRIDGE: &str = "cni0";
@@ -52,8 +59,9 @@ pub(super) fn node_settings(rp_filter: RpFilter) -> Vec<(&'static str, &'static 
     ]
 }
 
-/// The fabric: a bridge that joins nodes and clients, and the address that leads nowhere.
-pub(super) fn fabric(nodes: &[Node], clients: &[Client]) -> Vec<String> {
+/// The fabric: a bridge that joins nodes, clients and the router `edge`, and the address that leads
+/// nowhere.
+pub(super) fn fabric(nodes: &[Node], clients: &[Client], edge: Option<&Netns>) -> Vec<String> {
     let (v4, v6) = address::NOWHERE;
     let mut lines = vec![
         "link set lo up".to_owned(),
@@ -65,7 +73,8 @@ pub(super) fn fabric(nodes: &[Node], clients: &[Client]) -> Vec<String> {
     let members = nodes
         .iter()
         .map(|node| (format!("up-n{}", node.number), node.netns.name()))
-        .chain(clients.iter().map(|client| (format!("up-c{}", client.number), client.netns.name())));
+        .chain(clients.iter().map(|client| (format!("up-c{}", client.number), client.netns.name())))
+        .chain(edge.map(|edge| ("up-edge".to_owned(), edge.name())));
     for (port, netns) in members {
         lines.push(format!("link add {port} type veth peer name eth0 netns {netns}"));
         lines.push(format!("link set {port} master br0"));
@@ -74,24 +83,71 @@ pub(super) fn fabric(nodes: &[Node], clients: &[Client]) -> Vec<String> {
     lines
 }
 
-/// A node's uplink, its bridge if it has one, and its routes to the other nodes' pods.
+/// A node's uplink, its bridge and its tunnel if it has one, and its routes to the other nodes' pods.
 pub(super) fn node(node: &Node, all: &[Node]) -> Vec<String> {
     let mut lines = uplink(node.v4, node.v6);
+    if let Some((v4, v6)) = node.tunnel() {
+        lines.extend([
+            format!(
+                "link add {TUNNEL} address {} mtu {TUNNEL_MTU} type vxlan id {TUNNEL_ID} dev eth0 local {} \
+                 dstport {TUNNEL_PORT} nolearning",
+                tunnel_mac(node),
+                node.v4
+            ),
+            format!("addr add {v4}/32 dev {TUNNEL}"),
+            format!("addr add {v6}/128 dev {TUNNEL} nodad"),
+            format!("link set {TUNNEL} up"),
+        ]);
+    }
     for other in all.iter().filter(|other| other.number != node.number) {
         let (v4, v6) = address::pod_ranges(other.number);
-        lines.push(format!("route add {v4} via {}", other.v4));
-        lines.push(format!("route add {v6} via {}", other.v6));
+        match other.tunnel().filter(|_| node.layout.has_tunnel()) {
+            None => {
+                lines.push(format!("route add {v4} via {}", other.v4));
+                lines.push(format!("route add {v6} via {}", other.v6));
+            }
+            Some((gateway_v4, gateway_v6)) => {
+                let mac = tunnel_mac(other);
+                lines.extend([
+                    format!("neigh add {gateway_v4} lladdr {mac} dev {TUNNEL} nud permanent"),
+                    format!("neigh add {gateway_v6} lladdr {mac} dev {TUNNEL} nud permanent"),
+                    format!("route add {v4} via {gateway_v4} dev {TUNNEL} onlink"),
+                    format!("route add {v6} via {gateway_v6} dev {TUNNEL} onlink"),
+                ]);
+            }
+        }
     }
-    if node.layout == Layout::Bridged {
-        let (v4, v6) = address::pod(node.number, 1);
+    if let Some((v4, v6)) = node.bridge() {
         lines.extend([
-            format!("link add {POD_BRIDGE} type bridge"),
+            // Else it has the lowest of its ports' addresses, and pods' neighbours are wrong after the next pod.
+            format!(
+                "link add {POD_BRIDGE} address 0a:00:00:00:00:{:02x} {}type bridge",
+                node.number,
+                pod_mtu(node.layout)
+            ),
             format!("addr add {v4}/24 dev {POD_BRIDGE}"),
             format!("addr add {v6}/64 dev {POD_BRIDGE} nodad"),
             format!("link set {POD_BRIDGE} up"),
         ]);
     }
     lines
+}
+
+/// Lines of `bridge`: behind which node each tunnel's other ends are.
+pub(super) fn tunnel_ends(node: &Node, all: &[Node]) -> Vec<String> {
+    let others = all.iter().filter(|other| other.number != node.number && other.layout.has_tunnel());
+    let line = |other: &Node| format!("fdb append {} dev {TUNNEL} dst {}", tunnel_mac(other), other.v4);
+    others.filter(|_| node.layout.has_tunnel()).map(line).collect()
+}
+
+/// Locally administered, so that each node knows every other's without asking.
+fn tunnel_mac(node: &Node) -> String {
+    format!("0e:00:00:00:00:{:02x}", node.number)
+}
+
+/// What a pod's link must leave free for the tunnel, as a part of an `ip link add` line.
+fn pod_mtu(layout: Layout) -> String {
+    if layout.has_tunnel() { format!("mtu {TUNNEL_MTU} ") } else { String::new() }
 }
 
 /// An outside client: an uplink, and the service ranges by way of node `via`.
@@ -103,6 +159,7 @@ pub(super) fn client(client: &Client, via: &Node) -> Vec<String> {
     lines
 }
 
+/// An address on the nodes' network, and a default route that leads nowhere.
 fn uplink(v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<String> {
     let (nowhere_v4, nowhere_v6) = address::NOWHERE;
     vec![
@@ -126,11 +183,14 @@ pub(super) fn pod_on_node(pod: &Pod, layout: Layout) -> Vec<String> {
             format!("route add {}/32 dev {host} scope link", pod.v4),
             format!("route add {}/128 dev {host}", pod.v6),
         ],
-        Layout::Bridged => vec![
-            format!("link add {host} type veth peer name eth0 netns {netns}"),
-            format!("link set {host} master {POD_BRIDGE}"),
-            format!("link set {host} up"),
-        ],
+        Layout::Bridged | Layout::Overlay => {
+            let mtu = pod_mtu(layout);
+            vec![
+                format!("link add {host} {mtu}type veth peer name eth0 {mtu}netns {netns}"),
+                format!("link set {host} master {POD_BRIDGE}"),
+                format!("link set {host} up"),
+            ]
+        }
     }
 }
 
@@ -147,8 +207,8 @@ pub(super) fn pod_inside(pod: &Pod, layout: Layout, node_number: u8) -> Vec<Stri
             "route add default via 169.254.1.1 dev eth0 onlink".to_owned(),
             "route add default via fe80::1 dev eth0".to_owned(),
         ]),
-        Layout::Bridged => {
-            let (v4, v6) = address::pod(node_number, 1);
+        Layout::Bridged | Layout::Overlay => {
+            let (v4, v6) = address::pod(node_number, address::BRIDGE);
             lines.extend([
                 format!("addr add {}/24 dev eth0", pod.v4),
                 format!("addr add {}/64 dev eth0 nodad", pod.v6),

@@ -43,6 +43,7 @@ pub struct Reply {
 pub struct Dial {
     to: SocketAddr,
     limit: Duration,
+    source: Option<IpAddr>,
     source_port: u16,
     reset_on_close: bool,
 }
@@ -50,7 +51,8 @@ pub struct Dial {
 impl Dial {
     /// Dials this address, with a second for the whole exchange and any source port.
     pub fn to(address: SocketAddr) -> Self {
-        Self { to: address, limit: Duration::from_secs(1), source_port: 0, reset_on_close: false }
+        let limit = Duration::from_secs(1);
+        Self { to: address, limit, source: None, source_port: 0, reset_on_close: false }
     }
 
     /// How long the exchange may take in all.
@@ -62,6 +64,12 @@ impl Dial {
     /// Dials from this port, also if an earlier connection from it is in TIME_WAIT.
     pub fn from_port(mut self, port: u16) -> Self {
         self.source_port = port;
+        self
+    }
+
+    /// Dials from this address, which must be one of the client's own.
+    pub fn from_address(mut self, address: IpAddr) -> Self {
+        self.source = Some(address);
         self
     }
 
@@ -124,7 +132,7 @@ impl Dial {
     /// dialled address only.
     pub(super) async fn udp_socket(&self) -> Result<UdpSocket, Failure> {
         let opened = async {
-            let socket = UdpSocket::bind((self.any(), self.source_port)).await?;
+            let socket = UdpSocket::bind((self.source(), self.source_port)).await?;
             socket.connect(self.to).await?;
             Ok(socket)
         };
@@ -177,9 +185,9 @@ impl Dial {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let socket = if self.to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if self.source_port != 0 {
+        if self.source_port != 0 || self.source.is_some() {
             socket.set_reuseaddr(true)?;
-            socket.bind((self.any(), self.source_port).into())?;
+            socket.bind((self.source(), self.source_port).into())?;
         }
         let stream = socket.connect(self.to).await?;
         stream.set_nodelay(true)?;
@@ -217,8 +225,10 @@ impl Dial {
         })
     }
 
-    fn any(&self) -> IpAddr {
-        if self.to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+    /// The address to bind to: the one asked for, or any.
+    fn source(&self) -> IpAddr {
+        let any = if self.to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.source.unwrap_or(any)
     }
 
     fn failed(&self, doing: &str, error: &io::Error) -> Failure {
