@@ -12,5 +12,5 @@ mod tool;
 
 pub use self::binary::binary;
 pub use self::log::{InSync, LogLine};
-pub use self::process::{Agent, AgentConfig};
+pub use self::process::{Agent, AgentConfig, Objects};
 pub use self::tool::{Tool, ToolOutput};

@@ -27,11 +27,20 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How long a process may take to end after SIGTERM before it is killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// Where an agent's objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objects {
+    /// A folder of manifests, which it reads and watches.
+    Folder(PathBuf),
+    /// An API server at this address (`http://HOST:PORT`), without credentials.
+    ApiServer(String),
+}
+
 /// How an agent is to run.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
-    /// Folder of manifests it reads and watches.
-    pub manifests: PathBuf,
+    /// Where its objects come from.
+    pub objects: Objects,
     /// Options besides those that the lab gives.
     pub extra_args: Vec<String>,
     /// Environment besides the caller's own, as (name, value).
@@ -43,7 +52,16 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// Reads manifests from this folder, without further options.
     pub fn new(manifests: impl Into<PathBuf>) -> Self {
-        Self { manifests: manifests.into(), extra_args: Vec::new(), env: Vec::new(), program: None }
+        Self::reading(Objects::Folder(manifests.into()))
+    }
+
+    /// Watches the API server at this address, without further options.
+    pub fn watching(url: impl Into<String>) -> Self {
+        Self::reading(Objects::ApiServer(url.into()))
+    }
+
+    fn reading(objects: Objects) -> Self {
+        Self { objects, extra_args: Vec::new(), env: Vec::new(), program: None }
     }
 
     /// Runs this program instead of the one that [`binary`] finds.
@@ -230,13 +248,19 @@ fn tail(lines: &[LogLine], node: &Node) -> String {
 
 fn spawn(node: &Node, config: &AgentConfig) -> Result<Run> {
     let mut command = node.netns.command(config.program.clone().unwrap_or_else(binary));
-    command.args(["run", "--source", "file", "--log-format", "json", "--node", &node.name]);
-    command
-        .arg("--path")
-        .arg(&config.manifests)
-        .arg("--pin-dir")
-        .arg(&node.pin_folder)
-        .args(&config.extra_args);
+    let source = match &config.objects {
+        Objects::Folder(_) => "file",
+        Objects::ApiServer(_) => "kube",
+    };
+    command.args(["run", "--source", source, "--log-format", "json", "--node", &node.name]);
+    match &config.objects {
+        Objects::Folder(folder) => command.arg("--path").arg(folder),
+        // Neither a person's kubeconfig nor the pod that the tests may run in is of concern.
+        Objects::ApiServer(url) => {
+            command.args(["--apiserver", url]).env("HOME", "/").env_remove("KUBECONFIG")
+        }
+    };
+    command.arg("--pin-dir").arg(&node.pin_folder).args(&config.extra_args);
     command.envs(config.env.iter().map(|(name, value)| (name, value)));
     let (journal, writer) = Journal::open(&node.log_file, &format!("{command:?}"))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);

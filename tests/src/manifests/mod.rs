@@ -151,6 +151,17 @@ impl Manifests {
         self.raw(file, &format!("{object:#}\n"))
     }
 
+    /// All objects, written or not, for who reads no folder.
+    ///
+    /// # Panics
+    /// When a file was given as text that is not one JSON object.
+    pub fn objects(&self) -> Vec<Value> {
+        let object = |(file, text): (&String, &String)| {
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{file} holds no JSON object: {error}"))
+        };
+        self.wanted.iter().map(object).collect()
+    }
+
     /// Adds or replaces a file with any text: YAML, lists, or what must not parse.
     pub fn raw(&mut self, file: &str, text: &str) -> &mut Self {
         self.wanted.insert(file.to_owned(), text.to_owned());
