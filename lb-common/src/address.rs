@@ -29,6 +29,12 @@ pub trait Address: Pod + PartialEq + Eq + fmt::Debug + fmt::Display + Ord + core
     /// `len` leading ones; all ones from the family's length on.
     fn mask(len: u8) -> Self;
 
+    /// The sum of its 32-bit words, in memory order: what a checksum covers of it.
+    fn sum(self) -> u64;
+
+    /// Its 32-bit words in memory order, then zeros.
+    fn words(self) -> [u32; 4];
+
     /// The address as the standard library has it.
     fn to_ip(self) -> IpAddr;
 
@@ -60,6 +66,16 @@ impl Address for V4 {
     #[inline(always)]
     fn and(self, mask: Self) -> Self {
         Self(self.0 & mask.0)
+    }
+
+    #[inline(always)]
+    fn sum(self) -> u64 {
+        self.0.into()
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [self.0, 0, 0, 0]
     }
 
     fn mask(len: u8) -> Self {
@@ -95,6 +111,17 @@ impl Address for V6 {
     #[inline(always)]
     fn and(self, mask: Self) -> Self {
         Self(self.0 & mask.0, self.1 & mask.1)
+    }
+
+    #[inline(always)]
+    fn sum(self) -> u64 {
+        let Self(a, b) = self;
+        (a & 0xffff_ffff) + (a >> 32) + (b & 0xffff_ffff) + (b >> 32)
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        bytemuck::cast([self.0, self.1])
     }
 
     fn mask(len: u8) -> Self {

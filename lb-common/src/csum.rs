@@ -49,6 +49,23 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     finish(!checksum as u64 + !old as u64 + new as u64)
 }
 
+/// The one's complement difference, in 32 bits, between `words` 32-bit words whose plain sums are `old` and `new`, in
+/// one byte order, whichever; as `bpf_csum_diff` gives it. At most 16 words.
+#[must_use]
+#[inline(always)]
+pub const fn difference(old: u64, new: u64, words: u64) -> u64 {
+    let sum = new + (words * 0xffff_ffff - old);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    (sum & 0xffff_ffff) + (sum >> 32)
+}
+
+/// The checksum after what it covers changed by `difference` ([`difference`]).
+#[must_use]
+#[inline(always)]
+pub const fn update_sum(checksum: u16, difference: u64) -> u16 {
+    finish(!checksum as u64 + (difference & 0xffff) + (difference >> 16))
+}
+
 /// A UDP checksum that came out as 0 is sent as 0xffff, since 0 says "none" (RFC 768, C42).
 #[must_use]
 #[inline(always)]
@@ -81,6 +98,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn an_addresss_change_updates_as_its_words_do(old: u128, new: u128, checksum in 1u16..0xffff) {
+            use crate::address::{Address as _, V6};
+            let [before, after] = [old, new].map(|bits| V6::from(core::net::Ipv6Addr::from_bits(bits)));
+            let halves = |address: V6| bytemuck::cast::<[u32; 4], [u16; 8]>(address.words());
+            let mut expected = checksum;
+            for (old, new) in halves(before).into_iter().zip(halves(after)) {
+                expected = update(expected, old, new);
+            }
+            let updated = update_sum(checksum, difference(before.sum(), after.sum(), 4));
+            prop_assert!(updated == expected || (updated ^ expected) == 0xffff && (updated == 0 || expected == 0));
+        }
+
+        #[test]
         fn an_update_equals_computing_anew(mut bytes in prop::collection::vec(any::<u8>(), 4..64), at in 0usize..31, new: u16) {
             prop_assume!(bytes.iter().any(|&b| b != 0));
             bytes.truncate(bytes.len() & !1);
@@ -92,6 +122,7 @@ mod tests {
             let after = update(before, old, new);
             // One's complement has two zeros; both verify.
             let whole = finish(sum(&bytes, 0));
+            prop_assert_eq!(after, update_sum(before, difference(old.into(), new.into(), 1)));
             prop_assert!(after == whole || (after ^ whole) == 0xffff && (after == 0 || whole == 0));
         }
     }

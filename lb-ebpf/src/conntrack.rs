@@ -271,8 +271,8 @@ fn settle_masquerade<A: Family>(replies: &Key<A>) {
 
 #[inline(never)]
 fn move_row<A: Family>(key: &Key<A>) -> Settled {
-    let Some(row) = maps::holder::<A>() else { return Settled::Full };
-    if maps::flow_row(key, row) { maps::settle(key, row) } else { Settled::Yes }
+    let Some(moved) = maps::moved::<A>() else { return Settled::Full };
+    if maps::flow_row(key, &mut moved.row) { maps::settle(key, moved) } else { Settled::Yes }
 }
 
 /// UDP that is not answered settles all the same once it has lasted a second: some protocols never

@@ -9,7 +9,6 @@ use lb_common::abi::{FlowKey, Hook, Verdict, Word};
 use lb_common::address::{Port, Protocol};
 use lb_common::wire::{Fragment, IcmpHeader, Ipv4Header, Ipv6Header, Segment, icmp_v4, icmp_v6};
 
-use crate::kernel;
 use crate::maps::{self, Family, Row};
 use crate::packet::{Change, Checksum, Packet, Refused};
 use crate::rewrite::{self, End};
@@ -124,7 +123,7 @@ fn rewrite_error<A: Family, P: Packet>(
     packet.update_checksum(checksum, Change::Word(before, after))?;
     packet.store(quoted.l4, &after)?;
     if A::IS_V6 {
-        packet.update_checksum(checksum, Change::Diff(kernel::checksum_diff(inner_old, row.addr)))?;
+        packet.update_checksum(checksum, Change::Diff(rewrite::difference(inner_old, row.addr)))?;
     }
     let inner_end = if ingress { End::Source } else { End::Destination };
     rewrite::address(packet, quoted.l3, inner_end, inner_old, row.addr)?;

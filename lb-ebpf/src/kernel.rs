@@ -55,14 +55,6 @@ pub(crate) fn redirect(ifindex: u32) -> i32 {
     unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
-/// The one's complement difference between two values of a size that is a multiple of four.
-#[inline(always)]
-pub(crate) fn checksum_diff<T: Pod>(mut old: T, mut new: T) -> i64 {
-    let size = size_of::<T>() as u32;
-    // SAFETY: the helper reads exactly the bytes of both.
-    unsafe { bpf_csum_diff((&raw mut old).cast(), size, (&raw mut new).cast(), size, 0) }
-}
-
 /// The running checksum over a value of a size that is a multiple of four, on top of `start`.
 #[inline(always)]
 pub(crate) fn checksum<T: Pod>(mut value: T, start: u32) -> u32 {

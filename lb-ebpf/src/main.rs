@@ -20,6 +20,7 @@
 
 mod conntrack;
 mod destination;
+mod forward;
 mod fragment;
 mod icmp;
 mod kernel;
@@ -33,9 +34,10 @@ mod service;
 mod source;
 mod tc;
 mod verdict;
+mod xdp;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::abi::Hook;
 
 use crate::service::Side;
@@ -75,6 +77,12 @@ pub fn bare_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn bare_egress(ctx: TcContext) -> i32 {
     tc::run(ctx.skb.skb, Place { hook: Hook::EGRESS, side: Side::Outside, ethernet: false })
+}
+
+/// On an uplink, before the stack: packets that can go on at once.
+#[xdp]
+pub fn net_xdp(ctx: XdpContext) -> u32 {
+    xdp::run(ctx.ctx)
 }
 
 /// The kernel learns from this that the programs may use helpers reserved to GPL-compatible code.

@@ -6,8 +6,8 @@
 
 use lb_common::abi::Verdict;
 use lb_common::address::{Address, Port, Protocol};
-use lb_common::crc32c;
 use lb_common::wire::{Fragment, Ipv4Header, Ipv6Header, SctpHeader, Segment, TcpHeader, UdpHeader};
+use lb_common::{crc32c, csum};
 
 use crate::kernel::{self, Repeat};
 use crate::maps::{Family, Row};
@@ -39,6 +39,25 @@ pub(crate) fn apply<A: Family, P: Packet>(
         Ok(()) => then,
         Err(Refused) => Verdict::DroppedRewriteFailed,
     }
+}
+
+/// Rewrites both ends' addresses and ports at once: what ingress and egress would do one after the other. TCP and UDP.
+#[inline(always)]
+pub(crate) fn both<A: Family, P: Packet>(
+    packet: &P,
+    segment: &Segment<A>,
+    (src, dst): (A, A),
+    ports: [Port; 2],
+) -> Result<(), Refused> {
+    let checksum = checksum_of(segment)?;
+    let (before, after) = (word([segment.src_port, segment.dst_port]), word(ports));
+    for (old, new) in [(segment.src, src), (segment.dst, dst)] {
+        packet.update_checksum(checksum, address_change(old, new))?;
+    }
+    packet.update_checksum(checksum, Change::Word(before, after))?;
+    packet.store(segment.l4, &after)?;
+    address(packet, segment.l3, End::Source, segment.src, src)?;
+    address(packet, segment.l3, End::Destination, segment.dst, dst)
 }
 
 #[inline(always)]
@@ -125,10 +144,16 @@ pub(crate) fn address<A: Family, P: Packet>(
 #[inline(always)]
 pub(crate) fn address_change<A: Address>(old: A, new: A) -> Change {
     if A::IS_V6 {
-        Change::PseudoHeaderDiff(kernel::checksum_diff(old, new))
+        Change::PseudoHeaderDiff(difference(old, new))
     } else {
         Change::PseudoHeader(old.fold(), new.fold())
     }
+}
+
+/// What an address's change does to a checksum, as the kernel takes it.
+#[inline(always)]
+pub(crate) fn difference<A: Address>(old: A, new: A) -> i64 {
+    csum::difference(old.sum(), new.sum(), (A::BYTES / 4).into()) as i64
 }
 
 /// Two ports as they stand at the head of a transport header.

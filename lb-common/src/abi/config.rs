@@ -29,6 +29,10 @@ pub struct Config {
     pub netns_cookie: u64,
     /// As `node_v4`.
     pub node_v6: V6,
+    /// Goes up by one whenever a link, an address, a route or a neighbour changes: shortcuts of before are void.
+    pub route_generation: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Bits of the node's configuration.

@@ -6,8 +6,9 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    AffinityKey, AffinityRow, BackendRow, Config, FlowKey, FlowRow, FragmentKey, FragmentRow, FrontendKey,
-    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SlotRange, SocketKey, SocketRow,
+    AffinityKey, AffinityRow, BackendRow, Config, FlowEntry, FlowKey, FlowRow, FragmentKey, FragmentRow,
+    FrontendKey, FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, Shortcut, SlotRange,
+    SocketKey, SocketRow,
 };
 use crate::address::{V4, V6};
 
@@ -72,7 +73,17 @@ layouts! {
     "FragmentKey<V4>": FragmentKey<V4> = 16 { src @ 0, dst @ 4, id @ 8, protocol @ 12, hook @ 13, pad @ 14 }
     "FragmentKey<V6>": FragmentKey<V6> = 40 { src @ 0, dst @ 16, id @ 32, protocol @ 36, hook @ 37, pad @ 38 }
     "FragmentRow": FragmentRow = 4 { src_port @ 0, dst_port @ 2 }
-    "InterfaceRow": InterfaceRow = 32 { role @ 0, l2_len @ 4, masquerade_v6 @ 8, masquerade_v4 @ 24, pad @ 28 }
+    "InterfaceRow": InterfaceRow = 32 { role @ 0, l2_len @ 4, masquerade_v6 @ 8, masquerade_v4 @ 24, flags @ 28 }
+    "FlowEntry<V4>": FlowEntry<V4> = 72 { row @ 0, shortcut @ 36 }
+    "FlowEntry<V6>": FlowEntry<V6> = 96 { row @ 0, shortcut @ 48 }
+    "Shortcut<V4>": Shortcut<V4> = 36 {
+        route_generation @ 0, made @ 4, addr @ 8, port @ 12, other_port @ 14, mtu @ 16, ifindex @ 20,
+        dst_mac @ 24, src_mac @ 30,
+    }
+    "Shortcut<V6>": Shortcut<V6> = 48 {
+        route_generation @ 0, made @ 4, addr @ 8, port @ 24, other_port @ 26, mtu @ 28, ifindex @ 32,
+        dst_mac @ 36, src_mac @ 42,
+    }
     "RangeKey<V4>": RangeKey<V4> = 12 { prefix_len @ 0, range @ 4 }
     "RangeKey<V6>": RangeKey<V6> = 24 { prefix_len @ 0, range @ 4 }
     "Prefix<V4>": Prefix<V4> = 16 { addr @ 0, mask @ 4, present @ 8, pad @ 12 }
@@ -85,9 +96,10 @@ layouts! {
     "SocketRow<V6>": SocketRow<V6> = 40 {
         tag @ 0, backend @ 4, generation @ 8, last_used @ 12, addr @ 16, port @ 32, flags @ 34, service_port @ 36,
     }
-    "Config": Config = 48 {
+    "Config": Config = 56 {
         abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,
         opening_timeout @ 12, flags @ 16, node_v4 @ 20, netns_cookie @ 24, node_v6 @ 32,
+        route_generation @ 48, pad @ 52,
     }
 }
 

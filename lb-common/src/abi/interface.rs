@@ -18,8 +18,25 @@ pub struct InterfaceRow {
     pub masquerade_v6: V6,
     /// Masquerade with this; all zero: masquerading over IPv4 is impossible here.
     pub masquerade_v4: V4,
-    /// Zero.
-    pub pad: u32,
+    /// [`InterfaceFlags`].
+    pub flags: InterfaceFlags,
+}
+
+/// Bits of an interface.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct InterfaceFlags(pub u32);
+
+impl InterfaceFlags {
+    /// The XDP program hangs on it, so its driver takes packets that XDP sends.
+    pub const XDP: u32 = 1;
+
+    /// Are all of `bits` set?
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(self, bits: u32) -> bool {
+        self.0 & bits == bits
+    }
 }
 
 /// What an interface leads to.

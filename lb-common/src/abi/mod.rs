@@ -21,6 +21,7 @@ mod interface;
 mod network;
 mod range;
 mod service_port;
+mod shortcut;
 mod socket;
 mod verdict;
 
@@ -30,10 +31,11 @@ pub use config::{Config, ConfigFlags};
 pub use flow::{FlowFlags, FlowKey, FlowRow, Hook};
 pub use fragment::{FragmentKey, FragmentRow};
 pub use frontend::{FrontendFlags, FrontendKey, FrontendRow, SlotRange};
-pub use interface::{InterfaceRow, Role};
+pub use interface::{InterfaceFlags, InterfaceRow, Role};
 pub use network::{CLUSTER_NETWORK, Prefix, SERVICE_NETWORKS};
 pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
+pub use shortcut::{FlowEntry, Shortcut};
 pub use socket::{SocketFlags, SocketKey, SocketRow, Way, cookie_hash};
 pub use verdict::{Action, Verdict};
 
@@ -72,13 +74,13 @@ maps! {
     BACKENDS_V6 = "BACKENDS_V6", 1 << 18;
     /// Hash, service port id to [`ServicePortName`]. Only the agent and the tool read it.
     SERVICE_PORTS = "SERVICE_PORTS", 131_072;
-    /// Hash, [`FlowKey`] of IPv4 to [`FlowRow`]; swept by the agent, never evicted.
+    /// Hash, [`FlowKey`] of IPv4 to [`FlowEntry`]; swept by the agent, never evicted.
     FLOWS_V4 = "FLOWS_V4", 1 << 18;
-    /// Hash, [`FlowKey`] of IPv6 to [`FlowRow`].
+    /// Hash, [`FlowKey`] of IPv6 to [`FlowEntry`].
     FLOWS_V6 = "FLOWS_V6", 1 << 18;
-    /// LRU hash, as [`FLOWS_V4`], for flows whose other side has yet to answer.
+    /// LRU hash, [`FlowKey`] of IPv4 to [`FlowRow`], for flows whose other side has yet to answer.
     EMBRYONIC_V4 = "EMBRYONIC_V4", 1 << 16;
-    /// LRU hash, as [`FLOWS_V6`], for flows whose other side has yet to answer.
+    /// LRU hash, [`FlowKey`] of IPv6 to [`FlowRow`], for flows whose other side has yet to answer.
     EMBRYONIC_V6 = "EMBRYONIC_V6", 1 << 16;
     /// LRU hash, [`AffinityKey`] of IPv4 to [`AffinityRow`].
     AFFINITY_V4 = "AFFINITY_V4", 1 << 16;

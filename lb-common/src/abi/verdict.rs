@@ -100,6 +100,10 @@ verdicts! {
     SocketNotTranslated => "socket_not_translated",
     /// Socket: may not reach the frontend, silently (C33, C35): the address stays, and its packets go nowhere.
     SocketLeft => "socket_left",
+    /// XDP: a packet of a masqueraded flow, translated at both ends and sent on at once.
+    ShortcutTaken => "shortcut_taken",
+    /// XDP: left to the traffic-control hook behind it.
+    ShortcutLeft => "shortcut_left",
 }
 
 /// What happens to a packet.
@@ -115,7 +119,7 @@ pub enum Action {
 
 impl Verdict {
     /// How many there are: the size of the counters' array.
-    pub const COUNT: u32 = 37;
+    pub const COUNT: u32 = 39;
 
     /// The counter's index.
     #[must_use]

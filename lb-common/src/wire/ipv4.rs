@@ -37,6 +37,8 @@ pub struct Ipv4Header {
 impl Ipv4Header {
     /// Offset of the checksum, in bytes.
     pub const CHECKSUM: usize = 10;
+    /// Offset of the time to live.
+    pub const TTL: usize = 8;
     /// Offset of the source address.
     pub const SRC: usize = 12;
     /// Offset of the destination address.

@@ -29,6 +29,8 @@ pub struct Ipv6Header {
 impl Ipv6Header {
     /// Offset of the source address.
     pub const SRC: usize = 8;
+    /// Offset of the hop limit.
+    pub const HOP_LIMIT: usize = 7;
     /// Offset of the destination address.
     pub const DST: usize = 24;
 

@@ -4,11 +4,70 @@
 //! ends. Invariant: a row is added where there is none, or replaced where there is one; never by chance.
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
-use lb_common::abi::FlowRow;
+use lb_common::abi::{FlowEntry, FlowRow, Shortcut, Word};
+use lb_common::address::{Address, V4, V6};
 use lb_common::flow_state::SideState;
+use lb_common::wire::Network;
 
 use super::tagged::Tagged;
 use super::{Family, Key, Missing, Row};
+
+/// What the settled table keeps: [`FlowEntry`], each part on its boundary.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<A: Address> {
+    /// The flow's row.
+    pub row: Row<A>,
+    /// The flow's shortcut.
+    pub shortcut: Word<A, Shortcut<A>>,
+}
+
+const _: () = assert!(size_of::<Stored<V4>>() == size_of::<FlowEntry<V4>>(), "nothing in between");
+const _: () = assert!(size_of::<Stored<V6>>() == size_of::<FlowEntry<V6>>(), "nothing in between");
+
+/// A settled flow with its shortcut: a copy that was consistent, and where it stands.
+pub(crate) struct Entry<A: Family> {
+    /// What it said.
+    pub entry: Stored<A>,
+    at: *mut Stored<A>,
+}
+
+impl<A: Family> Entry<A> {
+    /// Writes the time the flow was last seen.
+    #[inline(always)]
+    pub(crate) fn touch(&self, now: u32) {
+        // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between,
+        // another flow looks a little younger than it is.
+        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).last_seen).write(now) }
+    }
+
+    /// Keeps the shortcut for the packets behind. Who reads it meanwhile finds it of no generation.
+    #[inline(always)]
+    pub(crate) fn remember(&self) {
+        let mut shortcut = *self.entry.shortcut;
+        let generation = shortcut.route_generation;
+        shortcut.route_generation = !generation;
+        // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between, its new
+        // flow has no shortcut of this kind: rows and shortcut are compared by nothing but the tag, so the
+        // tag is looked at once more before.
+        unsafe {
+            if Tagged::tag(self.at.cast_const()) != self.entry.row.tag {
+                return;
+            }
+            let at: *mut Shortcut<A> = (&raw mut (*self.at).shortcut).cast();
+            at.write_volatile(shortcut);
+            (&raw mut (*at).route_generation).write_volatile(generation);
+        }
+    }
+}
+
+impl<A: Network> Tagged for Stored<A> {
+    #[inline(always)]
+    unsafe fn tag(at: *const Self) -> u32 {
+        // SAFETY: the caller's; the row comes first.
+        unsafe { Tagged::tag(at.cast::<Row<A>>()) }
+    }
+}
 
 /// A flow row: a copy that was consistent, and where it stands.
 pub(crate) struct Flow<A: Family> {
@@ -40,7 +99,8 @@ pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
     let tag = key.tag();
     for _ in 0..2 {
         let maps = A::maps();
-        let Some(at) = maps.flows.get_ptr(key).or_else(|| maps.embryonic.get_ptr(key)) else { return false };
+        let settled = maps.flows.get_ptr(key).map(<*const Stored<A>>::cast::<Row<A>>);
+        let Some(at) = settled.or_else(|| maps.embryonic.get_ptr(key)) else { return false };
         // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row. From map to scratch
         // memory directly: by way of a local it would be copied twice, and take room on the stack.
         unsafe { core::ptr::copy_nonoverlapping(at, row, 1) };
@@ -55,7 +115,8 @@ pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
 /// What the sender through that key's row has said; `None` where there is no row.
 #[inline(always)]
 pub(crate) fn state<A: Family>(key: &Key<A>) -> Option<SideState> {
-    let at = A::maps().flows.get_ptr(key).or_else(|| A::maps().embryonic.get_ptr(key))?;
+    let settled = A::maps().flows.get_ptr(key).map(<*const Stored<A>>::cast::<Row<A>>);
+    let at = settled.or_else(|| A::maps().embryonic.get_ptr(key))?;
     // SAFETY: map memory stays mapped while the program runs; a stray value only misjudges one packet.
     Some(SideState(unsafe { (*at.cast::<FlowRow<A>>()).state }))
 }
@@ -75,13 +136,20 @@ pub(crate) fn is_settled<A: Family>(key: &Key<A>) -> bool {
 /// The flow of that key, once the other side has answered.
 #[inline(always)]
 pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
-    tagged!(A::maps().flows, key).map(|(row, at)| Flow { row, at })
+    let row = || A::maps().flows.get_ptr_mut(key).map(<*mut Stored<A>>::cast::<Row<A>>);
+    tagged!(row(), key).map(|(row, at)| Flow { row, at })
+}
+
+/// The same, with its shortcut.
+#[inline(always)]
+pub(crate) fn settled_entry<A: Family>(key: &Key<A>) -> Result<Entry<A>, Missing> {
+    tagged!(A::maps().flows.get_ptr_mut(key), key).map(|(entry, at)| Entry { entry, at })
 }
 
 /// The flow of that key, before the other side has answered.
 #[inline(always)]
 pub(crate) fn embryonic<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
-    tagged!(A::maps().embryonic, key).map(|(row, at)| Flow { row, at })
+    tagged!(A::maps().embryonic.get_ptr_mut(key), key).map(|(row, at)| Flow { row, at })
 }
 
 /// The flow of that key in either table.
@@ -116,7 +184,7 @@ pub(crate) enum Settled {
 
 /// Adds a settled flow row where there is none.
 #[inline(always)]
-pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) -> Settled {
+pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Stored<A>) -> Settled {
     const EEXIST: i32 = -17;
     match A::maps().flows.insert(key, row, BPF_NOEXIST.into()) {
         Ok(()) | Err(EEXIST) => Settled::Yes,

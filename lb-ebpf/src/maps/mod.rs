@@ -11,10 +11,10 @@ mod flows;
 mod scratch;
 
 pub(crate) use flows::{
-    Flow, Settled, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic, remove_settled,
-    replace_embryonic, settle, settled, state,
+    Entry, Flow, Settled, Stored, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic,
+    remove_settled, replace_embryonic, settle, settled, settled_entry, state,
 };
-pub(crate) use scratch::{Scratch, holder, out, reply, work};
+pub(crate) use scratch::{Scratch, holder, moved, out, reply, work};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
@@ -37,7 +37,7 @@ macro_rules! family_maps {
         static $backends: Array<Word<$family, BackendRow<$family>>> =
             Array::with_max_entries(abi::$backends.default_rows, 0);
         #[map]
-        static $flows: HashMap<Key<$family>, Row<$family>> =
+        static $flows: HashMap<Key<$family>, Stored<$family>> =
             HashMap::with_max_entries(abi::$flows.default_rows, 0);
         #[map]
         static $embryonic: LruHashMap<Key<$family>, Row<$family>> =
@@ -129,7 +129,7 @@ pub(crate) type Row<A> = Word<A, FlowRow<A>>;
 pub(crate) struct FamilyMaps<A: Network> {
     frontends: &'static HashMap<Word<A, FrontendKey<A>>, FrontendRow>,
     backends: &'static Array<Word<A, BackendRow<A>>>,
-    flows: &'static HashMap<Key<A>, Row<A>>,
+    flows: &'static HashMap<Key<A>, Stored<A>>,
     embryonic: &'static LruHashMap<Key<A>, Row<A>>,
     affinity: &'static LruHashMap<Word<A, AffinityKey<A>>, AffinityRow>,
     fragments: &'static LruHashMap<Word<A, FragmentKey<A>>, FragmentRow>,
@@ -165,7 +165,7 @@ pub(crate) fn is_frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> bool {
 /// The frontend of that key.
 #[inline(always)]
 pub(crate) fn frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> Result<FrontendRow, Missing> {
-    tagged!(A::maps().frontends, key).map(|(row, _)| row)
+    tagged!(A::maps().frontends.get_ptr_mut(key), key).map(|(row, _)| row)
 }
 
 /// The backend of that id, zero where there is none.

@@ -5,7 +5,7 @@
 
 use lb_common::wire::{Network, Segment};
 
-use super::{Family, Key, Row};
+use super::{Family, Key, Row, Stored};
 use crate::service::Choice;
 
 /// Room that the stack has not; each part for one function at a time.
@@ -15,6 +15,7 @@ pub(crate) struct Scratch<A: Network> {
     reply: Entry<A>,
     out: Entry<A>,
     holder: Row<A>,
+    moved: Stored<A>,
 }
 
 /// The packet at hand, for the slow paths.
@@ -61,4 +62,8 @@ room! {
 room! {
     /// For whoever looks at another flow's row.
     holder: Row
+}
+room! {
+    /// For whoever settles a row. Its shortcut is never written, so it is none.
+    moved: Stored
 }

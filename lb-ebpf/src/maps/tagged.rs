@@ -34,10 +34,10 @@ impl Tagged for FrontendRow {
 }
 
 macro_rules! tagged {
-    ($map:expr, $key:expr) => {{
+    ($lookup:expr, $key:expr) => {{
         let mut found = Err($crate::maps::Missing::Absent);
         for _ in 0..2 {
-            let Some(at) = $map.get_ptr_mut($key) else {
+            let Some(at) = $lookup else {
                 found = Err($crate::maps::Missing::Absent);
                 break;
             };

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use aya::maps::{Map, MapData, PerCpuArray};
 use bytemuck::Pod;
 use lb_common::abi::{
-    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FrontendKey,
+    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowEntry, FlowKey, FlowRow, FrontendKey,
     FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, Verdict,
 };
 use lb_common::address::{Address, V4, V6};
@@ -41,7 +41,7 @@ const IN: u32 = 1;
 #[derive(Debug)]
 pub struct FlowTables<A: Address> {
     /// Flows whose other side has answered.
-    pub settled: Table<FlowKey<A>, FlowRow<A>>,
+    pub settled: Table<FlowKey<A>, FlowEntry<A>>,
     /// Flows whose other side has yet to.
     pub embryonic: Table<FlowKey<A>, FlowRow<A>>,
     /// Clients' backends.
@@ -100,6 +100,16 @@ pub fn set_config(pins: &Pins, config: &Config) -> anyhow::Result<bool> {
         table.put(&0, config).context("writing the map CONFIG")?;
     }
     Ok(differs)
+}
+
+/// Makes every shortcut of flows void: a link, an address or a route has changed.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn void_shortcuts(pins: &Pins) -> anyhow::Result<()> {
+    let now = config(pins)?;
+    let next = Config { route_generation: now.route_generation.wrapping_add(1), ..now };
+    set_config(pins, &next).map(|_written| ())
 }
 
 /// How often programs ended in each verdict, over all CPUs, since the maps were made.

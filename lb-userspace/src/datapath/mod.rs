@@ -4,6 +4,7 @@
 //! know why a row is what it is. Invariant: what is pinned works on when this process does not.
 
 pub mod attach;
+pub mod attach_xdp;
 pub mod clock;
 pub mod fake;
 pub mod faulty;

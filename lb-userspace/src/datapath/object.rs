@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use aya::maps::MapInfo;
-use aya::programs::SchedClassifier;
+use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_obj::Object;
 use lb_common::abi::MAPS;
@@ -19,6 +19,9 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchb
 /// The programs at traffic-control hooks, by name.
 pub const CLASSIFIERS: [&str; 6] =
     ["pod_ingress", "pod_egress", "net_ingress", "net_egress", "bare_ingress", "bare_egress"];
+
+/// The program before the stack.
+pub const XDP_PROGRAM: &str = "net_xdp";
 
 /// Those that every node needs, so that a kernel that refuses them is found at once.
 const EVERYWHERE: [&str; 2] = ["pod_ingress", "pod_egress"];
@@ -73,6 +76,20 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut 
     let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
     let program: &mut SchedClassifier =
         program.try_into().with_context(|| format!("the program {name} is no classifier"))?;
+    if program.fd().is_err() {
+        program.load().with_context(|| format!("the kernel's verifier refused the program {name}"))?;
+    }
+    Ok(program)
+}
+
+/// The XDP program of that name, loaded when it is first asked for.
+///
+/// # Errors
+/// Where the object has none of that name, or the verifier refuses it.
+pub fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
+    let program: &mut Xdp =
+        program.try_into().with_context(|| format!("the program {name} is none for XDP"))?;
     if program.fd().is_err() {
         program.load().with_context(|| format!("the kernel's verifier refused the program {name}"))?;
     }

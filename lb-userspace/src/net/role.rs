@@ -65,12 +65,11 @@ impl Roles {
             Some(patterns) => patterns.iter().any(|pattern| pattern.matches(&link.name)),
             None => link.kind.as_deref() == Some("veth") && link.peer_elsewhere && !self.is_uplink(link),
         };
-        let kind = link.kind.as_deref();
         if link.loopback {
             None
         } else if is_pod {
             Some(Role::Pod)
-        } else if self.is_uplink(link) || kind.is_some_and(|kind| TUNNELS.contains(&kind)) {
+        } else if self.is_uplink(link) || is_tunnel(link) {
             Some(Role::Net)
         } else {
             None
@@ -82,6 +81,12 @@ impl Roles {
         link.carries_default_route
             || link.addresses.iter().any(|address| self.node_addresses.contains(&address.addr()))
     }
+}
+
+/// Does it wrap its packets in others that leave by another link?
+#[must_use]
+pub fn is_tunnel(link: &Link) -> bool {
+    link.kind.as_deref().is_some_and(|kind| TUNNELS.contains(&kind))
 }
 
 /// The addresses that packets leaving by `link` are masqueraded with: its own first global one of each family, else the

@@ -16,7 +16,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
     self, BackendFlags, BackendId, BackendRow, Config, ConfigFlags, FrontendFlags, FrontendKey, FrontendRow,
-    InterfaceRow, Role, SlotRange, Verdict,
+    InterfaceFlags, InterfaceRow, Role, SlotRange, Verdict,
 };
 use lb_common::address::{Address, Port, Protocol};
 use lb_userspace::datapath::clock::Clock;
@@ -111,6 +111,11 @@ impl Datapath {
         self.set_masquerade_addresses("192.0.2.1", "2001:db8::1")
     }
 
+    /// A link, an address or a route has changed.
+    pub fn routes_changed(&self) -> Result<()> {
+        kernel::void_shortcuts(&self.pins)
+    }
+
     /// Sets the addresses that the test's interface masquerades with.
     pub fn set_masquerade_addresses(&self, v4: &str, v6: &str) -> Result<()> {
         let v4: std::net::Ipv4Addr = v4.parse().context("an IPv4 address")?;
@@ -120,7 +125,7 @@ impl Datapath {
             l2_len: 14,
             masquerade_v4: v4.into(),
             masquerade_v6: v6.into(),
-            pad: 0,
+            flags: InterfaceFlags::default(),
         };
         kernel::interfaces(&self.pins)?.put(&LOOPBACK, &row).context("writing INTERFACES")
     }
@@ -133,6 +138,9 @@ impl Datapath {
             let size = info.size_translated().unwrap_or(0) / 8;
             counts.push((name, info.verified_instruction_count().unwrap_or(0), size));
         }
+        let info = object::xdp(&mut self.programs, object::XDP_PROGRAM)?.info()?;
+        let size = info.size_translated().unwrap_or(0) / 8;
+        counts.push((object::XDP_PROGRAM, info.verified_instruction_count().unwrap_or(0), size));
         Ok(counts)
     }
 
@@ -241,9 +249,13 @@ impl Datapath {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        let result = object::classifier(&mut self.programs, program)?
-            .test_run(options)
-            .with_context(|| format!("running {program} on a frame of {} bytes", frame.len()))?;
+        let result = if program == object::XDP_PROGRAM {
+            object::xdp(&mut self.programs, program)?.test_run(options)
+        } else {
+            object::classifier(&mut self.programs, program)?.test_run(options)
+        };
+        let result =
+            result.with_context(|| format!("running {program} on a frame of {} bytes", frame.len()))?;
         out.truncate(result.data_size_out as usize);
         let after = self.counters()?;
         let moved: Vec<(Verdict, u64)> = Verdict::ALL
@@ -274,6 +286,11 @@ impl Datapath {
     /// What goes out by an uplink.
     pub fn to_net(&mut self, frame: &[u8]) -> Ran {
         self.run("net_egress", frame).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// What comes in by an uplink, before the stack.
+    pub fn from_wire(&mut self, frame: &[u8]) -> Ran {
+        self.run(object::XDP_PROGRAM, frame).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn counters(&self) -> Result<Vec<u64>> {

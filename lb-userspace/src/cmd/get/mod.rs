@@ -99,8 +99,9 @@ fn read_flows<A: Address>(maps: &FlowTables<A>) -> anyhow::Result<Vec<FlowView>>
     let clock = Clock::read()?;
     let now = clock.now()?;
     let mut rows = HashMap::new();
-    for table in [&maps.embryonic, &maps.settled] {
-        rows.extend(table.rows().with_context(|| format!("reading the map {}", table.name()))?);
-    }
+    let (embryonic, settled) = (&maps.embryonic, &maps.settled);
+    rows.extend(embryonic.rows().with_context(|| format!("reading the map {}", embryonic.name()))?);
+    let entries = settled.rows().with_context(|| format!("reading the map {}", settled.name()))?;
+    rows.extend(entries.into_iter().map(|(key, entry)| (key, entry.row)));
     Ok(flows(&rows, |last_seen| clock.seconds_since(last_seen, now)))
 }

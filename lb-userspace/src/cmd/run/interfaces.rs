@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{InterfaceRow, Role};
+use lb_common::abi::{InterfaceFlags, InterfaceRow, Role};
 
 use crate::datapath::attach::{self, Interface, Suite, Way};
+use crate::datapath::attach_xdp::{self, Outcome};
 use crate::datapath::kernel;
 use crate::datapath::object::Programs;
 use crate::datapath::pins::Pins;
@@ -23,13 +24,22 @@ use crate::net::role::{self, Roles};
 const RETRY: Duration = Duration::from_secs(5);
 const ETHERNET: u32 = 14;
 
+/// How programs hang on interfaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
+    /// Those at traffic-control hooks.
+    pub(super) tc: Way,
+    /// The one before the stack.
+    pub(super) xdp: attach_xdp::Mode,
+}
+
 /// The host's interfaces and the programs on them.
 pub(super) struct Interfaces {
     watcher: Watcher,
     programs: Programs,
     pins: Pins,
     rows: Table<u32, InterfaceRow>,
-    way: Way,
+    ways: Ways,
     patterns: Option<Vec<String>>,
     attached: BTreeMap<u32, (Interface, Suite)>,
     retry_at: Option<Instant>,
@@ -39,7 +49,7 @@ impl Interfaces {
     pub(super) fn new(
         programs: Programs,
         pins: Pins,
-        way: Way,
+        ways: Ways,
         patterns: Option<Vec<String>>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
@@ -47,7 +57,7 @@ impl Interfaces {
             rows: kernel::interfaces(&pins)?,
             programs,
             pins,
-            way,
+            ways,
             patterns,
             attached: BTreeMap::new(),
             retry_at: None,
@@ -80,6 +90,7 @@ impl Interfaces {
     }
 
     async fn try_update(&mut self, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
+        kernel::void_shortcuts(&self.pins)?;
         let links = self.watcher.snapshot().await?;
         let roles = Roles::new(self.patterns.as_deref(), node_addresses)?;
         let ours: BTreeMap<u32, (&Link, role::Role)> =
@@ -110,23 +121,77 @@ impl Interfaces {
             ),
         };
         let (v4, v6) = role::masquerade_addresses(link, node_addresses);
-        let row = InterfaceRow {
+        let interface = Interface { index: link.index, name: link.name.clone() };
+        let known = self.attached.get(&link.index).map(|(_, suite)| *suite) == Some(suite);
+        let old = self.rows.get(&link.index).context("reading the map INTERFACES")?;
+        let kept = old.map_or(InterfaceFlags::default(), |row| row.flags);
+        let mut row = InterfaceRow {
             role: row_role,
             l2_len: if link.ethernet { ETHERNET } else { 0 },
             masquerade_v4: v4.map(Into::into).unwrap_or_default(),
             masquerade_v6: v6.map(Into::into).unwrap_or_default(),
-            pad: 0,
+            flags: kept,
         };
-        if self.rows.get(&link.index).context("reading the map INTERFACES")? != Some(row) {
+        if old != Some(row) {
             self.rows.put(&link.index, &row).context("writing the map INTERFACES")?;
         }
-        let interface = Interface { index: link.index, name: link.name.clone() };
-        if self.attached.get(&link.index).map(|(_, suite)| *suite) != Some(suite) {
-            attach::attach(&mut self.programs, &self.pins, &interface, suite, self.way)?;
+        if !known {
+            attach::attach(&mut self.programs, &self.pins, &interface, suite, self.ways.tc)?;
             tracing::info!(interface = link.name, leads = role.leads(), "attached");
+            row.flags = self.take_xdp(link, suite, &interface)?;
+            if row.flags != kept {
+                self.rows.put(&link.index, &row).context("writing the map INTERFACES")?;
+            }
         }
         self.attached.insert(link.index, (interface, suite));
         Ok(())
+    }
+
+    /// Hangs the XDP program on an uplink, or takes off the one of before where it is not wanted.
+    fn take_xdp(
+        &mut self,
+        link: &Link,
+        suite: Suite,
+        interface: &Interface,
+    ) -> anyhow::Result<InterfaceFlags> {
+        let wanted = suite == Suite::Net
+            && match self.ways.xdp {
+                attach_xdp::Mode::Off => false,
+                // A veth's peer drops what XDP sends unless it is set up for it.
+                attach_xdp::Mode::Auto => link.kind.is_none(),
+                attach_xdp::Mode::Require => !role::is_tunnel(link),
+            };
+        if !wanted {
+            attach_xdp::detach(&self.pins, link.index)?;
+            return Ok(InterfaceFlags::default());
+        }
+        let required = self.ways.xdp == attach_xdp::Mode::Require;
+        match attach_xdp::attach(&mut self.programs, &self.pins, interface)? {
+            Outcome::Attached => {
+                tracing::info!(interface = link.name, "packets of masqueraded flows pass by the stack (XDP)");
+                return Ok(InterfaceFlags(InterfaceFlags::XDP));
+            }
+            Outcome::Foreign if required => anyhow::bail!(
+                "another XDP program hangs on {}: take it off, or leave --xdp at auto",
+                link.name
+            ),
+            Outcome::Unsupported(reason) if required => anyhow::bail!(
+                "the driver of {} takes no XDP program ({reason}): leave --xdp at auto",
+                link.name
+            ),
+            Outcome::Foreign => tracing::warn!(
+                interface = link.name,
+                "another XDP program hangs here and stays; Services are served behind it, by the stack"
+            ),
+            Outcome::Unsupported(reason) => {
+                tracing::info!(
+                    interface = link.name,
+                    reason,
+                    "no XDP here; Services are served by the stack"
+                );
+            }
+        }
+        Ok(InterfaceFlags::default())
     }
 
     /// Lets go of what a previous agent or this one attached to and leads nowhere any more.
@@ -140,6 +205,7 @@ impl Interfaces {
         known.extend(attach::pinned(&self.pins)?);
         known.extend(self.attached.keys());
         for index in known.into_iter().filter(|index| !ours.contains_key(index)) {
+            attach_xdp::detach(&self.pins, index)?;
             match self.attached.remove(&index) {
                 Some((interface, _)) if present.contains(&index) => {
                     attach::detach(&self.pins, &interface)?;

@@ -19,6 +19,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::objects::{self, Objects, SourceArgs};
 use crate::datapath::attach::{self, Way};
+use crate::datapath::attach_xdp;
 use crate::datapath::clock::Clock;
 use crate::datapath::kernel::{self, KernelMaps};
 use crate::datapath::object::{self, Sizes};
@@ -29,7 +30,7 @@ use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
 use crate::source::Update;
-use interfaces::Interfaces;
+use interfaces::{Interfaces, Ways};
 use sweep::Sweeper;
 
 /// How often the maps are read back and compared with what they should hold.
@@ -50,6 +51,9 @@ pub struct Args {
     /// How programs hang on interfaces.
     #[arg(long, value_enum, default_value = "auto")]
     attach: Way,
+    /// On which uplinks packets of masqueraded flows pass by the stack, and so by this host's own FORWARD rules.
+    #[arg(long, value_enum, default_value = "auto")]
+    xdp: attach_xdp::Mode,
     /// Ports for masqueraded flows, apart from NodePorts and the host's own (`ip_local_port_range`).
     #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = port_range)]
     masquerade_ports: (u16, u16),
@@ -145,12 +149,14 @@ impl Agent {
         let lock = pins.lock()?;
         let ebpf = object::load(Some(&pins), &args.sizes.sizes())?;
         let clock = Clock::read()?;
-        kernel::set_config(&pins, &config(args, clock))?;
+        let route_generation = kernel::config(&pins)?.route_generation;
+        kernel::set_config(&pins, &Config { route_generation, ..config(args, clock) })?;
         let maps = KernelMaps::open(&pins)?;
         let capacity = maps.capacity();
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
         let reconciler = Reconciler::new(maps, capacity, terms)?;
-        let interfaces = Interfaces::new(ebpf, pins.clone(), args.attach, args.pod_interfaces.clone())?;
+        let ways = Ways { tc: args.attach, xdp: args.xdp };
+        let interfaces = Interfaces::new(ebpf, pins.clone(), ways, args.pod_interfaces.clone())?;
         Ok(Self {
             source,
             read: false,

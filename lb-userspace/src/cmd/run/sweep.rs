@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lb_common::abi::{FlowKey, FlowRow};
+use lb_common::abi::{FlowEntry, FlowKey};
 use lb_common::address::{Address, V4, V6};
 use lb_common::flow_state::Timeouts;
 
@@ -49,13 +49,18 @@ impl Sweeper {
         }
     }
 
-    fn table<A: Address>(&self, table: &Table<FlowKey<A>, FlowRow<A>>) -> anyhow::Result<usize> {
+    fn table<A: Address>(&self, table: &Table<FlowKey<A>, FlowEntry<A>>) -> anyhow::Result<usize> {
         let doing = || format!("sweeping the map {}", table.name());
-        let rows: HashMap<_, _> = table.rows().with_context(doing)?.into_iter().collect();
+        let rows: HashMap<_, _> =
+            table.rows().with_context(doing)?.into_iter().map(|(key, entry)| (key, entry.row)).collect();
         let now = self.clock.now()?;
         let gone = expired(&rows, &self.timeouts, |last_seen| self.clock.seconds_since(last_seen, now));
         for (key, last_seen) in &gone {
-            if table.get(key).with_context(doing)?.is_some_and(|row| { row.last_seen } == *last_seen) {
+            if table
+                .get(key)
+                .with_context(doing)?
+                .is_some_and(|entry| { { entry.row }.last_seen } == *last_seen)
+            {
                 table.delete(key).with_context(doing)?;
             }
         }
