@@ -43,6 +43,8 @@ pub(crate) fn hasty() -> Timing {
         retry_at_most: Duration::from_millis(100),
         spacing: Duration::from_millis(5),
         absent: Duration::from_millis(50),
+        events_at_once: 3,
+        event_every: Duration::from_secs(3600),
     }
 }
 

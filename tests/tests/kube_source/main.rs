@@ -1,5 +1,6 @@
 //! Tier 0: the API server's side of the agent, with the real client over real TCP, and maps in memory.
 
+mod events;
 mod faults;
 mod first;
 mod follower;

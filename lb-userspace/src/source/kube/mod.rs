@@ -6,6 +6,7 @@
 //! said of its kind, in one change; while the server is away, what it last said stays.
 
 mod access;
+mod events;
 mod held;
 mod pace;
 mod received;
@@ -26,12 +27,14 @@ use kube::{Api, Client, Config};
 use super::kubernetes::{HEADLESS, OTHER_PROXY, SERVICE_NAME};
 use super::{Finding, Rejected, Severity, Update};
 use crate::model::{Change, Kind, Object, ObjectKey};
+use events::Events;
 use held::Held;
 use pace::{Pace, PaceLayer};
 use received::Watched;
 use watch::{Answer, Heard, Wanted, listen};
 
 pub use access::{Access, NoAccess};
+pub use events::Notice;
 pub use trouble::Trouble;
 
 /// How many changes are taken in one go at most, lest a flood holds up what was received first.
@@ -54,6 +57,10 @@ pub struct Timing {
     pub spacing: Duration,
     /// Before a kind that the server does not have is asked for again.
     pub absent: Duration,
+    /// How many Kubernetes Events may be written in a burst.
+    pub events_at_once: u32,
+    /// How often one more after it.
+    pub event_every: Duration,
 }
 
 impl Default for Timing {
@@ -66,6 +73,8 @@ impl Default for Timing {
             retry_at_most: Duration::from_secs(30),
             spacing: Duration::from_millis(250),
             absent: Duration::from_secs(300),
+            events_at_once: 25,
+            event_every: Duration::from_secs(20),
         }
     }
 }
@@ -82,8 +91,11 @@ pub struct KubeSource {
     held: Held,
     holding: bool,
     rejected: BTreeMap<ObjectKey, Vec<Rejected>>,
+    events: Events,
     errors: BTreeMap<(Kind, String), u64>,
     next: Update,
+    /// When it was first asked.
+    began: Option<Instant>,
 }
 
 impl KubeSource {
@@ -114,14 +126,21 @@ impl KubeSource {
             held: Held::default(),
             holding: false,
             rejected: BTreeMap::new(),
+            events: Events::start(
+                Client::try_from(config.clone()).map_err(|error| no_client(&error))?,
+                node,
+                timing,
+            ),
             errors: BTreeMap::new(),
             next: nothing(),
+            began: None,
         })
     }
 
     /// Waits until the server says something, and returns all of it that has arrived. The first time it
     /// waits until every kind was listed (C4). Cancel safe.
     pub async fn next(&mut self) -> Update {
+        self.began.get_or_insert_with(Instant::now);
         loop {
             if let Some(heard) = self.heard.next().await {
                 self.take(heard);
@@ -150,6 +169,18 @@ impl KubeSource {
         &self.errors
     }
 
+    /// Tells the owner of an object, by a Kubernetes Event: each thing once an hour, and not too many in all. Does not
+    /// wait; what cannot be written is dropped.
+    pub fn notify(&mut self, notice: Notice) {
+        self.events.take(notice);
+    }
+
+    /// How many notices were dropped because too many waited.
+    #[must_use]
+    pub fn notices_dropped(&self) -> u64 {
+        self.events.dropped()
+    }
+
     fn take(&mut self, heard: Heard) {
         match heard {
             Heard::Listed(kind, answers) => self.listed(kind, answers),
@@ -171,7 +202,11 @@ impl KubeSource {
 
     fn listed(&mut self, kind: Kind, answers: Vec<Answer>) {
         self.recovered(kind);
-        self.awaited.remove(&kind);
+        if self.awaited.remove(&kind) && self.awaited.is_empty() {
+            let took = self.began.map(|began| began.elapsed()).unwrap_or_default();
+            let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(milliseconds, "the first lists are complete");
+        }
         let keys: BTreeSet<&ObjectKey> = answers.iter().map(|answer| &answer.key).collect();
         self.rejected.retain(|key, _| key.kind() != kind || keys.contains(key));
         if kind == Kind::Node && answers.is_empty() {
@@ -207,8 +242,11 @@ impl KubeSource {
     fn judge(&mut self, answer: &Answer) {
         let (key, rejected) = (&answer.key, &answer.converted.rejected);
         let known = self.rejected.get(key).map(Vec::as_slice).unwrap_or_default();
-        let new = rejected.iter().filter(|rejected| !known.contains(rejected));
-        self.next.findings.extend(new.map(Finding::rejected));
+        for rejected in rejected.iter().filter(|rejected| !known.contains(rejected)) {
+            self.next.findings.push(Finding::rejected(rejected));
+            let message = format!("{}: {}", rejected.field, rejected.reason);
+            self.events.take(Notice { object: key.clone(), reason: "UnusableField", message });
+        }
         if rejected.is_empty() {
             self.rejected.remove(key);
         } else {
@@ -247,8 +285,11 @@ fn watch_kind<K: Watched>(
     timing: Timing,
 ) -> Result<BoxStream<'static, Heard>, NoAccess> {
     let pace = Pace::new(timing.spacing);
-    let builder =
-        ClientBuilder::try_from(config.clone()).map_err(|error| NoAccess::Client(error.to_string()))?;
+    let builder = ClientBuilder::try_from(config.clone()).map_err(|error| no_client(&error))?;
     let client: Client = builder.with_layer(&PaceLayer(pace)).build();
     Ok(listen::<K>(Api::all(client), wanted, timing))
+}
+
+fn no_client(error: &kube::Error) -> NoAccess {
+    NoAccess::Client(error.to_string())
 }
