@@ -104,21 +104,17 @@ impl Node {
 
 impl Lab {
     /// The pairs of addresses, client and server, that a node may forward new connections between
-    /// where every packet has its true ones: from pods and outside clients to pods, and from other
-    /// nodes (whose masquerade addresses are true to this one) to pods; from pods and clients to other
-    /// nodes.
+    /// where every packet has its true ones: from pods, outside clients and other nodes (whose
+    /// masquerade addresses are true to this one) to pods and other nodes. None has an address of the
+    /// node's own.
     pub fn true_pairs(&self, node: &Node) -> Vec<(IpAddr, IpAddr)> {
         let pods = || self.pods().iter().flat_map(|pod| [IpAddr::V4(pod.v4), IpAddr::V6(pod.v6)]);
-        let far: Vec<IpAddr> = pods().chain(self.clients.iter().flat_map(super::Client::addresses)).collect();
-        let others: Vec<IpAddr> = self
-            .nodes()
-            .iter()
-            .filter(|other| other.number != node.number)
-            .flat_map(Node::addresses)
-            .collect();
-        let to_pods = far.iter().chain(&others).flat_map(|from| pods().map(|to| (*from, to)));
-        let to_nodes = far.iter().flat_map(|from| others.iter().map(|to| (*from, *to)));
-        to_pods.chain(to_nodes).filter(|(from, to)| from.is_ipv4() == to.is_ipv4()).collect()
+        let others = self.nodes().iter().filter(|other| other.number != node.number);
+        let servers: Vec<IpAddr> = pods().chain(others.flat_map(Node::addresses)).collect();
+        let outside = self.clients.iter().flat_map(super::Client::addresses);
+        let clients: Vec<IpAddr> = servers.iter().copied().chain(outside).collect();
+        let pairs = clients.iter().flat_map(|from| servers.iter().map(|to| (*from, *to)));
+        pairs.filter(|(from, to)| from.is_ipv4() == to.is_ipv4()).collect()
     }
 }
 
