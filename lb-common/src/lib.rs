@@ -17,4 +17,5 @@ pub mod address;
 pub mod crc32c;
 pub mod csum;
 pub mod flow_state;
+pub mod maglev;
 pub mod wire;

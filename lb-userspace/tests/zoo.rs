@@ -185,7 +185,7 @@ fn local_backends(node: &str) -> (OwnedBackends, OwnedBackends) {
 fn c25_masquerade_always_restores_what_kube_proxy_does() {
     let cluster_ips = cluster_ips();
     for node in NODES {
-        let planned = planned(lists(), node, Masquerade::Always);
+        let planned = planned(lists(), node, Masquerade::ALWAYS);
         for (key, truth) in recorded(node) {
             let is_cluster_ip = key.2.as_ref().is_some_and(|address| cluster_ips.contains(address));
             for (client, answer) in truth["clients"].as_object().unwrap() {

@@ -29,6 +29,7 @@ fn decision(service: u32, endpoints: u32) -> (ObjectName, Vec<Decision>) {
     let addresses: Vec<SocketAddr> = (0..endpoints).map(address).collect();
     let frontend = Frontend {
         addr: Some(frontend_address(service).ip()),
+        except: Vec::new(),
         ipv6: false,
         port: 80,
         kind: FrontendKind::ClusterIp,

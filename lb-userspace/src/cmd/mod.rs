@@ -7,6 +7,7 @@ pub mod check;
 pub mod cleanup;
 pub mod complete;
 pub mod get;
+mod node;
 mod objects;
 pub mod output;
 pub mod plan;
@@ -54,7 +55,7 @@ enum LogFormat {
 enum Command {
     Run(Box<run::Args>),
     Check(check::Args),
-    Plan(plan::Args),
+    Plan(Box<plan::Args>),
     Get(get::Args),
     Cleanup(cleanup::Args),
     Complete(complete::Args),

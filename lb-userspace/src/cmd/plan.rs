@@ -6,12 +6,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::node::{NodeArgs, addresses};
 use super::objects::{SourceArgs, tell};
 use super::output::{Format, Tabular, print};
 use crate::model::State;
 use crate::plan::decide;
 use crate::plan::owners::Owners;
-use crate::plan::truth::{Answer, Masquerade, Row, rows};
+use crate::plan::truth::{Answer, Row, rows};
 
 /// How long an API server may take to list everything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,9 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// Whose source address is replaced by the node's.
-    #[arg(long, value_enum, default_value = "where-needed")]
-    masquerade: MasqueradeArg,
+    #[command(flatten)]
+    node: NodeArgs,
     /// Only this Service.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     service: Option<String>,
@@ -33,19 +33,12 @@ pub struct Args {
     output: Format,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum MasqueradeArg {
-    /// Only where the reply would not come back through the node (C25, C26).
-    WhereNeeded,
-    /// Wherever kube-proxy does it.
-    Always,
-}
-
 /// Prints the plan. What cannot be used is said on stderr.
 ///
 /// # Errors
 /// Where the folder cannot be read, or the API server cannot be reached.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    args.node.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let update = runtime.block_on(args.source.once(PATIENCE))?;
     tell(&update.findings);
@@ -53,15 +46,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for change in update.changes {
         state.take_in(change);
     }
-    let planned = decide::dirty(&mut state, &mut Owners::default());
+    // The Node's addresses alone: the same objects print the same on every host.
+    let site = args.node.site(state.node(), &addresses(state.node()));
+    for unusable in args.node.networks(&state).1 {
+        tracing::warn!("{unusable}");
+    }
+    let planned = decide::dirty(&mut state, &mut Owners::on(site));
     for refused in planned.values().flat_map(|planned| &planned.refused) {
         tracing::warn!("{refused}");
     }
-    let masquerade = match args.masquerade {
-        MasqueradeArg::WhereNeeded => Masquerade::WhereNeeded,
-        MasqueradeArg::Always => Masquerade::Always,
-    };
-    let mut rows = rows(planned.values().flat_map(|planned| &planned.decisions), masquerade);
+    let decisions = planned.values().flat_map(|planned| &planned.decisions);
+    let mut rows = rows(decisions, args.node.masquerade());
     if let Some(service) = &args.service {
         rows.retain(|row| row.owner.split(':').next() == Some(service));
     }
@@ -71,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl Tabular for Row {
     const COLUMNS: &'static [&'static str] =
-        &["SERVICE", "FRONTEND", "PROTOCOL", "PODS", "NODE", "OUTSIDE", "AFFINITY"];
+        &["SERVICE", "FRONTEND", "PROTOCOL", "CLIENTS", "PODS", "NODE", "OUTSIDE", "AFFINITY"];
 
     fn cells(&self) -> Vec<String> {
         let frontend = match self.address {
@@ -84,6 +79,7 @@ impl Tabular for Row {
             self.owner.clone(),
             frontend,
             self.protocol.clone(),
+            if self.source_ranges.is_empty() { "all".to_owned() } else { self.source_ranges.join("\n") },
             pod.clone(),
             or_same(answer(&self.clients.node)),
             or_same(answer(&self.clients.outside)),

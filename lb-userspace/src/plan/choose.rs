@@ -51,6 +51,16 @@ pub struct Served {
     pub outside_local: bool,
 }
 
+impl Served {
+    /// A refusal for everyone (C34).
+    pub const NOBODY: Self = Self {
+        inside: BackendSet::Reject,
+        outside: BackendSet::Reject,
+        inside_local: false,
+        outside_local: false,
+    };
+}
+
 /// The cluster set and the local set (C11 to C13). The fallbacks of the two are independent.
 #[must_use]
 pub fn choose(candidates: &[Candidate<'_>], topology: &Topology<'_>) -> Sets {

@@ -1,15 +1,15 @@
 //! What one Service is to be on this node.
 //!
 //! Decides how slices become endpoints of a service port (contract C7 to C9) and joins frontends,
-//! sets, affinity and ranges into decisions (C30, C32, C33, C35). Must not know rows or ids.
+//! sets, affinity and ranges into decisions (C22, C30, C32 to C35). Must not know rows or ids.
 //! Invariant: a function of the objects and of who owns which frontend.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::choose::{Candidate, Served, Sets, Topology, choose};
 use super::decision::{Backend, Decision, Frontend, FrontendKind, ServicePortName};
-use super::frontends::{frontends, port_name, source_ranges};
+use super::frontends::{frontends, port_name, source_ranges, whole_addresses};
 use super::owners::{FrontendAddress, Owners};
 use crate::model::{EndpointSlice, ObjectName, Service, ServicePort, State};
 
@@ -22,16 +22,30 @@ pub struct Planned {
     pub refused: Vec<Refused>,
 }
 
-/// A frontend that another service port has.
+/// A frontend that it does not get.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{claimant} claims {frontend}, which {owner} has, since it was created first; change one of them")]
+#[error("{claimant} claims {frontend}, {holder}")]
 pub struct Refused {
     /// Who claims it.
     pub claimant: ServicePortName,
     /// What it claims.
     pub frontend: FrontendAddress,
     /// Who has it.
-    pub owner: ServicePortName,
+    pub holder: Holder,
+}
+
+/// Who has a frontend that somebody else claims.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Holder {
+    /// Another service port.
+    #[error("which {0} has, since it was created first; change one of them")]
+    ServicePort(ServicePortName),
+    /// The node itself.
+    #[error(
+        "a port that this node itself listens on, as its agent or an API server does; choose another port, or take \
+         it out of --reserved-ports if nothing here needs it"
+    )]
+    Node,
 }
 
 /// Plans every dirty Service, and those that win or lose a frontend by it. Drains the dirty set.
@@ -54,7 +68,12 @@ fn claim(state: &State, owners: &mut Owners, name: &ObjectName) -> BTreeSet<Obje
         let name = port_name(service, port);
         frontends(service, port).into_keys().map(move |frontend| (frontend, name.clone()))
     });
-    owners.claim(name, service.created, claims)
+    // Whoever of those that share an address was created first speaks for the rest of its ports.
+    let first = service.ports.iter().min().map(|port| port_name(service, port));
+    let whole = first
+        .iter()
+        .flat_map(|first| whole_addresses(service).map(move |frontend| (frontend, first.clone())));
+    owners.claim(name, service.created, claims.chain(whole))
 }
 
 /// Plans one Service, its claims being up to date in `owners`.
@@ -64,8 +83,11 @@ pub fn service(state: &State, owners: &Owners, name: &ObjectName) -> Planned {
     let Some(service) = state.service(name) else { return planned };
     let mut ports: Vec<&ServicePort> = service.ports.iter().collect();
     ports.sort_unstable();
-    for port in ports {
-        let owned = owned_frontends(service, port, owners, &mut planned.refused);
+    for (index, port) in ports.into_iter().enumerate() {
+        let mut owned = owned_frontends(service, port, owners, &mut planned.refused);
+        if index == 0 {
+            owned.extend(owned_whole(service, port, owners));
+        }
         if service.not_proxied.is_none() {
             planned.decisions.push(decide(state, service, port, owned));
         }
@@ -73,31 +95,59 @@ pub fn service(state: &State, owners: &Owners, name: &ObjectName) -> Planned {
     planned
 }
 
+/// A frontend that a service port gets.
+struct Owned {
+    frontend: FrontendAddress,
+    kind: FrontendKind,
+    /// Of a NodePort: the addresses that others have.
+    except: Vec<IpAddr>,
+}
+
 fn owned_frontends(
     service: &Service,
     port: &ServicePort,
     owners: &Owners,
     refused: &mut Vec<Refused>,
-) -> Vec<(FrontendAddress, FrontendKind)> {
+) -> Vec<Owned> {
     let claimant = port_name(service, port);
     let mut owned = Vec::new();
+    let mut refuse = |frontend: FrontendAddress, holder: Holder| {
+        refused.push(Refused { claimant: claimant.clone(), frontend, holder });
+    };
     for (frontend, kind) in frontends(service, port) {
-        match owners.owner(&frontend) {
-            Some(owner) if *owner != claimant => {
-                refused.push(Refused { claimant: claimant.clone(), frontend, owner: owner.clone() });
-            }
-            _ => owned.push((frontend, kind)),
+        if owners.site().is_reserved(&frontend) {
+            refuse(frontend, Holder::Node);
+            continue;
         }
+        if let Some(owner) = owners.owner(&frontend).filter(|owner| **owner != claimant) {
+            refuse(frontend, Holder::ServicePort(owner.clone()));
+            continue;
+        }
+        let mut except = Vec::new();
+        for (addr, owner) in owners.exceptions(frontend) {
+            refuse(FrontendAddress { addr: Some(addr), ..frontend }, Holder::ServicePort(owner.clone()));
+            except.push(addr);
+        }
+        owned.push(Owned { frontend, kind, except });
     }
     owned
 }
 
-fn decide(
-    state: &State,
-    service: &Service,
-    port: &ServicePort,
-    owned: Vec<(FrontendAddress, FrontendKind)>,
-) -> Decision {
+/// The addresses that refuse what no port is of. Not those of the host itself: everything there that is no Service's
+/// is the host's own business.
+fn owned_whole<'a>(
+    service: &'a Service,
+    first: &ServicePort,
+    owners: &'a Owners,
+) -> impl Iterator<Item = Owned> + use<'a> {
+    let claimant = port_name(service, first);
+    let owned = move |frontend: &FrontendAddress| owners.owner(frontend) == Some(&claimant);
+    let foreign = |frontend: &FrontendAddress| frontend.addr.is_some_and(|addr| !owners.site().is_own(&addr));
+    let whole = whole_addresses(service).filter(owned).filter(foreign);
+    whole.map(|frontend| Owned { frontend, kind: FrontendKind::Whole, except: Vec::new() })
+}
+
+fn decide(state: &State, service: &Service, port: &ServicePort, owned: Vec<Owned>) -> Decision {
     let candidates = candidates(state, service, port);
     let zone = state.node().and_then(|node| node.zone.as_deref());
     let topology = Topology { node: state.node_name(), zone };
@@ -110,7 +160,10 @@ fn decide(
     let [v4, v6] = &sets;
     let frontends = owned
         .into_iter()
-        .map(|(address, kind)| frontend(service, address, kind, if address.ipv6 { v6 } else { v4 }))
+        .map(|owned| {
+            let sets = if owned.frontend.ipv6 { v6 } else { v4 };
+            frontend(service, owned, sets)
+        })
         .collect();
     let backends = candidates
         .iter()
@@ -120,16 +173,20 @@ fn decide(
     Decision { name: port_name(service, port), frontends, backends }
 }
 
-fn frontend(service: &Service, address: FrontendAddress, kind: FrontendKind, sets: &Sets) -> Frontend {
-    let served: Served = match kind {
+fn frontend(service: &Service, owned: Owned, sets: &Sets) -> Frontend {
+    let Owned { frontend: address, kind, except } = owned;
+    let served = match kind {
         FrontendKind::ClusterIp => sets.internal(service.internal_policy),
         FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp => {
             sets.external(service.external_policy)
         }
+        FrontendKind::Whole => Served::NOBODY,
     };
     let guarded = kind == FrontendKind::LoadBalancer;
+    let affinity_seconds = service.affinity_seconds.filter(|_| kind != FrontendKind::Whole);
     Frontend {
         addr: address.addr,
+        except,
         ipv6: address.ipv6,
         port: address.port,
         kind,
@@ -138,7 +195,7 @@ fn frontend(service: &Service, address: FrontendAddress, kind: FrontendKind, set
         outside: served.outside,
         inside_local: served.inside_local,
         outside_local: served.outside_local,
-        affinity_seconds: service.affinity_seconds,
+        affinity_seconds,
         source_ranges: if guarded { source_ranges(service, address.ipv6) } else { Vec::new() },
     }
 }

@@ -46,6 +46,8 @@ pub struct Decision {
 pub struct Frontend {
     /// The address; `None` for a NodePort, which stands for every chosen node address of `ipv6`.
     pub addr: Option<IpAddr>,
+    /// Of a NodePort: the node addresses at which another Service was first (C22).
+    pub except: Vec<IpAddr>,
     /// The family.
     pub ipv6: bool,
     /// The port.
@@ -79,6 +81,8 @@ pub enum FrontendKind {
     LoadBalancer,
     /// `externalIPs` (C19).
     ExternalIp,
+    /// What of an address in `clusterIPs` no port is of (C34): refuses all. Its port is 0.
+    Whole,
 }
 
 /// What a class of clients gets.

@@ -1,6 +1,6 @@
 //! What clients dial to reach a Service.
 //!
-//! Decides contract C16 to C21 and C35's ranges. Must not know endpoints or other Services.
+//! Decides contract C16 to C21, C34's addresses and C35's ranges. Must not know endpoints or other Services.
 //! Invariant: a service port names each of its frontends once; where an address has several
 //! origins, the one that guards it most counts.
 
@@ -118,6 +118,12 @@ pub fn frontends(service: &Service, port: &ServicePort) -> BTreeMap<FrontendAddr
         }
     }
     frontends
+}
+
+/// The addresses of a Service whose other ports refuse (C34).
+pub fn whole_addresses(service: &Service) -> impl Iterator<Item = FrontendAddress> + '_ {
+    let proxied = service.cluster_ips.iter().filter(|_| service.not_proxied.is_none());
+    proxied.filter(|addr| service.families.of(addr)).map(|addr| FrontendAddress::whole(*addr))
 }
 
 /// Who may use a load balancer address of this family; empty: everyone (C35). A range of all

@@ -12,11 +12,13 @@ pub mod frontends;
 pub mod grace;
 pub mod ids;
 pub mod ledger;
+pub mod networks;
 pub mod owners;
 mod place;
 pub mod publish;
 mod restore;
 pub mod rows;
+pub mod site;
 pub mod slots;
 pub mod truth;
 

@@ -2,7 +2,11 @@
 //!
 //! Decides that the Service created first keeps it (the same second: by name), and which
 //! Services must be planned anew when a claim comes or goes. Must not know endpoints. Invariant:
-//! a function of the claims that stand, whatever the order in which they came.
+//! a function of the claims that stand and of the node, whatever the order in which they came.
+//!
+//! A NodePort is a claim to each chosen node address. Where another frontend names such an address, port and
+//! protocol itself, the same rule decides between the two, for that address alone: the NodePort
+//! goes on at the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,9 +14,11 @@ use std::net::IpAddr;
 use lb_common::address::Protocol;
 
 use super::decision::ServicePortName;
+use super::site::Site;
 use crate::model::ObjectName;
 
-/// What can be claimed: an address or all NodePort addresses of a family, a port, a protocol.
+/// What can be claimed: an address or all NodePort addresses of a family, a port, a protocol. Port and protocol 0:
+/// what nobody claims of an address (C34).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendAddress {
     /// The address; `None` for a NodePort.
@@ -28,6 +34,7 @@ pub struct FrontendAddress {
 impl std::fmt::Display for FrontendAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.addr {
+            Some(addr) if self.port == 0 => write!(f, "the other ports of {addr}"),
             Some(addr) => write!(f, "{}/{}", std::net::SocketAddr::new(addr, self.port), self.protocol),
             None => {
                 write!(f, "NodePort {}/{} (IPv{})", self.port, self.protocol, if self.ipv6 { 6 } else { 4 })
@@ -47,11 +54,39 @@ struct Claim {
 /// The claims of all Services.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
+    site: Site,
     claims: BTreeMap<FrontendAddress, BTreeSet<Claim>>,
     by_service: BTreeMap<ObjectName, BTreeSet<(FrontendAddress, Claim)>>,
 }
 
+impl FrontendAddress {
+    /// An address, but for the ports that somebody claims (C34).
+    #[must_use]
+    pub fn whole(addr: IpAddr) -> Self {
+        Self { addr: Some(addr), ipv6: addr.is_ipv6(), protocol: Protocol(0), port: 0 }
+    }
+}
+
 impl Owners {
+    /// No claims yet, on a node.
+    #[must_use]
+    pub fn on(site: Site) -> Self {
+        Self { site, ..Self::default() }
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The node changed; says whether it did. Every Service is to be planned anew then.
+    pub fn set_site(&mut self, site: Site) -> bool {
+        let changed = self.site != site;
+        self.site = site;
+        changed
+    }
+
     /// Replaces all claims of `service`; none of them: it lets go of everything. Returns the other
     /// Services that claim a frontend which has another owner now: they are to be planned anew.
     pub fn claim(
@@ -66,17 +101,18 @@ impl Owners {
         let old = self.by_service.remove(service).unwrap_or_default();
         let mut concerned = BTreeSet::new();
         for (frontend, claim) in old.symmetric_difference(&new) {
-            let owner_before = self.first(frontend).cloned();
+            let related = self.related(*frontend);
+            let before = self.winners(&related);
             let rivals = self.claims.entry(*frontend).or_default();
             if !rivals.remove(claim) {
                 rivals.insert(claim.clone());
             }
-            if owner_before.as_ref() != rivals.first() {
+            if before != self.winners(&related) {
                 // Whoever goes on claiming in vain is told the new owner.
-                let all = owner_before.iter().chain(rivals.iter());
-                concerned.extend(all.map(|claim| owner_name(&claim.name)));
+                let claims = related.iter().filter_map(|frontend| self.claims.get(frontend)).flatten();
+                concerned.extend(before.iter().flatten().chain(claims).map(|claim| owner_name(&claim.name)));
             }
-            if rivals.is_empty() {
+            if self.claims.get(frontend).is_some_and(BTreeSet::is_empty) {
                 self.claims.remove(frontend);
             }
         }
@@ -87,10 +123,39 @@ impl Owners {
         concerned
     }
 
-    /// The owner of a frontend.
+    /// The owner of a frontend; of a NodePort, where nobody goes before it ([`Self::exceptions`]).
     #[must_use]
     pub fn owner(&self, frontend: &FrontendAddress) -> Option<&ServicePortName> {
-        self.first(frontend).map(|claim| &claim.name)
+        self.winner(frontend).map(|claim| &claim.name)
+    }
+
+    /// The node addresses at which others go before the owner of a NodePort, and who.
+    pub fn exceptions(
+        &self,
+        node_port: FrontendAddress,
+    ) -> impl Iterator<Item = (IpAddr, &ServicePortName)> + '_ {
+        let own = self.owner(&node_port);
+        let under = self.site.under_node_port(node_port);
+        under
+            .filter_map(move |at| Some((at.addr?, self.owner(&at)?)))
+            .filter(move |(_, owner)| own != Some(owner))
+    }
+
+    fn winner(&self, frontend: &FrontendAddress) -> Option<&Claim> {
+        let node_port = self.site.node_port_over(frontend).and_then(|node_port| self.first(&node_port));
+        [self.first(frontend), node_port].into_iter().flatten().min()
+    }
+
+    fn winners(&self, frontends: &[FrontendAddress]) -> Vec<Option<Claim>> {
+        frontends.iter().map(|frontend| self.winner(frontend).cloned()).collect()
+    }
+
+    /// A frontend, and those whose owner may change with its claims.
+    fn related(&self, frontend: FrontendAddress) -> Vec<FrontendAddress> {
+        let claimed = |other: &FrontendAddress| self.claims.contains_key(other);
+        let under = self.site.under_node_port(frontend).filter(claimed);
+        let over = self.site.node_port_over(&frontend).filter(claimed);
+        std::iter::once(frontend).chain(over).chain(under).collect()
     }
 
     fn first(&self, frontend: &FrontendAddress) -> Option<&Claim> {

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, SlotRange};
+use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, Prefix, SERVICE_NETWORKS, SlotRange};
 use lb_common::address::{V4, V6};
 
 use super::books::Books;
@@ -20,10 +20,14 @@ use super::decision::Decision;
 use super::diff;
 use super::grace::{Epoch, Full};
 use super::ledger::Indexed;
+use super::networks::Networks;
 use super::place::{Allocators, Placed, PlacedRows, Placing, Refusal, family_index};
 use super::rows::{self, Terms};
 use crate::model::ObjectName;
 use crate::tables::{Capacity, MapOp, Tables};
+
+/// The owner of free backends and of networks.
+const NOBODY: u32 = 0;
 
 /// What should stand in the service maps and what does.
 #[derive(Debug)]
@@ -115,7 +119,21 @@ impl Publisher {
         self.terms.node_addresses = addresses;
     }
 
-    /// The service ports that may have something to write, by id.
+    /// Wants rows for these networks, and for no others.
+    pub fn set_networks(&mut self, networks: &Networks) {
+        self.want_networks::<V4>(&networks.rows());
+        self.want_networks::<V6>(&networks.rows());
+    }
+
+    fn want_networks<A: Indexed>(&mut self, wanted: &BTreeMap<u32, Prefix<A>>) {
+        for row in 0..SERVICE_NETWORKS.end {
+            let network = wanted.get(&row).copied().unwrap_or_else(bytemuck::Zeroable::zeroed);
+            self.books.want(&A::put_network(row, network));
+        }
+        self.unsettled.insert(NOBODY);
+    }
+
+    /// The service ports that may have something to write, by id; among them 0 for what is no service port's.
     #[must_use]
     pub fn unsettled(&self) -> &BTreeSet<u32> {
         &self.unsettled

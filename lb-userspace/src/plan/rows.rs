@@ -41,32 +41,38 @@ impl Supported {
             FrontendKind::NodePort,
             FrontendKind::LoadBalancer,
             FrontendKind::ExternalIp,
+            FrontendKind::Whole,
         ],
         protocols: &[Protocol::TCP, Protocol::UDP, Protocol::SCTP],
     };
 }
 
-/// The keys under which clients dial `decision` in one family, each with what it gets; sorted, and a key that
-/// two frontends of the decision give is the first one's.
+/// The keys under which clients dial `decision` in one family, each with what it gets. A key that two frontends of
+/// the decision give is the first one's, a NodePort's last: what names an address may be guarded.
 pub(super) fn frontends<'a, A: Address>(
     decision: &'a Decision,
     terms: &Terms,
 ) -> BTreeMap<FrontendKey<A>, &'a Frontend> {
     let mut keys = BTreeMap::new();
-    if !terms.supported.protocols.contains(&decision.name.protocol) {
-        return keys;
+    let protocol = decision.name.protocol;
+    let serves = |frontend: &&Frontend| match frontend.kind {
+        FrontendKind::Whole => terms.supported.kinds.contains(&FrontendKind::Whole),
+        kind => terms.supported.kinds.contains(&kind) && terms.supported.protocols.contains(&protocol),
+    };
+    let (node_ports, addressed): (Vec<&Frontend>, Vec<&Frontend>) =
+        decision.frontends.iter().filter(serves).partition(|frontend| frontend.addr.is_none());
+    for frontend in addressed {
+        let Some(addr) = frontend.addr.and_then(A::from_ip) else { continue };
+        let key = match frontend.kind {
+            FrontendKind::Whole => FrontendKey::whole(addr),
+            _ => FrontendKey::new(addr, Port::new(frontend.port), protocol),
+        };
+        keys.entry(key).or_insert(frontend);
     }
-    for frontend in &decision.frontends {
-        if !terms.supported.kinds.contains(&frontend.kind) {
-            continue;
-        }
-        let addresses = frontend.addr.as_slice();
-        let addresses = if addresses.is_empty() { &terms.node_addresses[..] } else { addresses };
-        for addr in addresses.iter().filter_map(|ip| A::from_ip(*ip)) {
-            if frontend.ipv6 == A::IS_V6 {
-                let key = FrontendKey::new(addr, Port::new(frontend.port), decision.name.protocol);
-                keys.entry(key).or_insert(frontend);
-            }
+    for frontend in node_ports.into_iter().filter(|frontend| frontend.ipv6 == A::IS_V6) {
+        let addresses = terms.node_addresses.iter().filter(|ip| !frontend.except.contains(ip));
+        for addr in addresses.filter_map(|ip| A::from_ip(*ip)) {
+            keys.entry(FrontendKey::new(addr, Port::new(frontend.port), protocol)).or_insert(frontend);
         }
     }
     keys
@@ -84,7 +90,7 @@ pub(super) fn frontend_row<A: Address>(
     for (applies, bit) in [
         (frontend.inside == BackendSet::Drop, FrontendFlags::INSIDE_DROP),
         (frontend.outside == BackendSet::Drop, FrontendFlags::OUTSIDE_DROP),
-        (frontend.kind != FrontendKind::ClusterIp, FrontendFlags::EXTERNAL),
+        (is_external(frontend.kind), FrontendFlags::EXTERNAL),
         (frontend.kind == FrontendKind::NodePort, FrontendFlags::NODE_PORT),
         (frontend.inside_local, FrontendFlags::INSIDE_LOCAL),
         (frontend.outside_local, FrontendFlags::OUTSIDE_LOCAL),
@@ -99,6 +105,13 @@ pub(super) fn frontend_row<A: Address>(
         affinity_seconds: frontend.affinity_seconds.unwrap_or(0),
         inside,
         outside,
+    }
+}
+
+fn is_external(kind: FrontendKind) -> bool {
+    match kind {
+        FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp => true,
+        FrontendKind::ClusterIp | FrontendKind::Whole => false,
     }
 }
 

@@ -14,16 +14,20 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::decision::{BackendSet, Decision, Frontend, FrontendKind};
-use crate::model::TrafficPolicy;
+use crate::model::{Families, TrafficPolicy};
 
 /// When a client's source address is replaced by the node's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Masquerade {
-    /// Only where the reply would not come back through this node (C25, C26).
-    #[default]
-    WhereNeeded,
-    /// Wherever kube-proxy does it.
-    Always,
+pub struct Masquerade {
+    /// Wherever kube-proxy does it; else only where the reply would not come back through this node (C25, C26).
+    pub always: bool,
+    /// The families in which it is known who is a pod (option `clusterCIDR`, C26); *outside* is then who is none.
+    pub pods_known: Families,
+}
+
+impl Masquerade {
+    /// As kube-proxy.
+    pub const ALWAYS: Self = Self { always: true, pods_known: Families { v4: false, v6: false } };
 }
 
 /// A frontend and what its clients get.
@@ -91,7 +95,10 @@ enum Client {
 pub fn rows<'a>(decisions: impl IntoIterator<Item = &'a Decision>, masquerade: Masquerade) -> Vec<Row> {
     let mut rows: Vec<Row> = decisions
         .into_iter()
-        .flat_map(|decision| decision.frontends.iter().map(|frontend| row(decision, frontend, masquerade)))
+        .flat_map(|decision| {
+            let dialled = decision.frontends.iter().filter(|frontend| frontend.kind != FrontendKind::Whole);
+            dialled.map(|frontend| row(decision, frontend, masquerade))
+        })
         .collect();
     rows.sort_by(|a, b| {
         let key = |row: &Row| (row.kind, row.family, row.address, row.protocol.clone(), row.port);
@@ -142,9 +149,15 @@ fn answer(
     };
     let local: BTreeSet<SocketAddr> =
         decision.backends.iter().filter(|backend| backend.local).map(|backend| backend.addr).collect();
-    let masqueraded = |addr: &&SocketAddr| match masquerade {
-        Masquerade::WhereNeeded => needs_masquerade(client, local.contains(addr)),
-        Masquerade::Always => kube_proxy_masquerades(frontend, client),
+    let foreign = client == Client::Outside
+        && frontend.kind == FrontendKind::ClusterIp
+        && (if frontend.ipv6 { masquerade.pods_known.v6 } else { masquerade.pods_known.v4 });
+    let masqueraded = |addr: &&SocketAddr| {
+        if masquerade.always {
+            kube_proxy_masquerades(frontend, client)
+        } else {
+            foreign || needs_masquerade(client, local.contains(addr))
+        }
     };
     let masquerade_backends = texts(addresses.iter().filter(masqueraded));
     Answer::Served {
@@ -164,7 +177,7 @@ fn needs_masquerade(client: Client, local: bool) -> bool {
 /// What `masquerade: always` restores.
 fn kube_proxy_masquerades(frontend: &Frontend, client: Client) -> bool {
     match (frontend.kind, frontend.external_policy) {
-        (FrontendKind::ClusterIp, _) => client == Client::Outside,
+        (FrontendKind::ClusterIp | FrontendKind::Whole, _) => client == Client::Outside,
         (_, TrafficPolicy::Cluster) => true,
         (_, TrafficPolicy::Local) => client == Client::Node,
     }

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use crate::model::ObjectName;
 use crate::plan::decision::Decision;
 use crate::plan::grace::Epoch;
+use crate::plan::networks::Networks;
 use crate::plan::publish::Publisher;
 use crate::plan::rows::Terms;
 use crate::tables::{Capacity, MapOp, Maps, Tables};
@@ -154,6 +155,11 @@ impl<M: Maps> Reconciler<M> {
     /// Serves NodePorts on these addresses, from the next change of each Service on.
     pub fn set_node_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.publisher.set_node_addresses(addresses);
+    }
+
+    /// Tells these networks apart, from the next [`Self::sync`] on.
+    pub fn set_networks(&mut self, networks: &Networks) {
+        self.publisher.set_networks(networks);
     }
 
     /// The Services that do not fit at present.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lb_common::abi::{
-    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, SlotRange, Verdict,
+    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, RangeKey, SlotRange,
+    Verdict,
 };
 use lb_common::address::Address;
 use serde::Serialize;
@@ -46,8 +47,11 @@ pub(super) struct BackendView {
 pub(super) struct FrontendView {
     /// The owner.
     pub(super) service: String,
-    frontend: SocketAddr,
+    /// Address and port; `*` stands for every port that no other frontend has.
+    frontend: String,
     protocol: String,
+    /// The networks of those who may use it; none: all may.
+    clients: Vec<String>,
     /// Where connections go, or `reject` or `drop`.
     inside: Vec<String>,
     outside: Vec<String>,
@@ -107,7 +111,7 @@ fn count<A: Address>(
             view.serving += usize::from(row.flags.has(BackendFlags::SERVING));
         }
     }
-    for (key, row) in frontends {
+    for (key, row) in frontends.iter().filter(|(key, _)| !is_whole(key)) {
         if let Some(view) = views.get_mut(&row.service_port) {
             view.frontends.push(socket(key.addr, key.port));
             view.affinity_seconds = row.affinity_seconds;
@@ -142,20 +146,45 @@ fn backends_of<A: Address>(tables: &Tables, rows: &BTreeMap<BackendId, BackendRo
 pub(super) fn frontends(tables: &Tables) -> Vec<FrontendView> {
     let mut views = frontends_of::<lb_common::address::V4>(tables);
     views.extend(frontends_of::<lb_common::address::V6>(tables));
-    views.sort_by(|a, b| (&a.service, a.frontend).cmp(&(&b.service, b.frontend)));
-    return views;
+    views.sort_by(|(a, at), (b, other)| (&a.service, at).cmp(&(&b.service, other)));
+    return views.into_iter().map(|(view, _)| view).collect();
 
-    fn frontends_of<A: Family>(tables: &Tables) -> Vec<FrontendView> {
+    fn frontends_of<A: Family>(tables: &Tables) -> Vec<(FrontendView, SocketAddr)> {
         let row = |(key, row): (&FrontendKey<A>, &FrontendRow)| FrontendView {
             service: service_name(tables, row.service_port),
-            frontend: socket(key.addr, key.port),
-            protocol: key.protocol.to_string(),
+            frontend: if is_whole(key) { whole(key.addr) } else { socket(key.addr, key.port).to_string() },
+            protocol: if is_whole(key) { "*".to_owned() } else { key.protocol.to_string() },
+            clients: clients::<A>(tables, row),
             inside: set::<A>(tables, row.inside, row.flags.has(FrontendFlags::INSIDE_DROP)),
             outside: set::<A>(tables, row.outside, row.flags.has(FrontendFlags::OUTSIDE_DROP)),
             affinity_seconds: row.affinity_seconds,
         };
-        A::frontends(tables).iter().map(row).collect()
+        let at = |key: &FrontendKey<A>| socket(key.addr, key.port);
+        A::frontends(tables).iter().map(|(key, of)| (row((key, of)), at(key))).collect()
     }
+}
+
+/// Does the row stand for what no port is of (C34)?
+fn is_whole<A: Address>(key: &FrontendKey<A>) -> bool {
+    *key == FrontendKey::whole(key.addr)
+}
+
+fn whole<A: Address>(addr: A) -> String {
+    let port = socket(addr, lb_common::address::Port::NONE).to_string();
+    format!("{}*", port.trim_end_matches('0'))
+}
+
+/// Who may use a guarded frontend.
+fn clients<A: Family>(tables: &Tables, row: &FrontendRow) -> Vec<String> {
+    if !row.flags.has(FrontendFlags::GUARDED) {
+        return Vec::new();
+    }
+    let ranges = A::ranges(tables).iter().filter(|key| { key.range }.service_port == row.service_port);
+    let text = |key: &RangeKey<A>| {
+        let (addr, len) = ({ key.range }.addr, key.prefix_len);
+        format!("{addr}/{}", len.saturating_sub(32))
+    };
+    ranges.map(text).collect()
 }
 
 /// The backends in a range of slots, each once.
@@ -218,14 +247,15 @@ impl Tabular for BackendView {
 
 impl Tabular for FrontendView {
     const COLUMNS: &'static [&'static str] =
-        &["SERVICE", "FRONTEND", "PROTOCOL", "INSIDE", "OUTSIDE", "AFFINITY"];
+        &["SERVICE", "FRONTEND", "PROTOCOL", "CLIENTS", "INSIDE", "OUTSIDE", "AFFINITY"];
 
     fn cells(&self) -> Vec<String> {
         let outside = if self.outside == self.inside { "same".to_owned() } else { list(&self.outside) };
         vec![
             self.service.clone(),
-            self.frontend.to_string(),
+            self.frontend.clone(),
             self.protocol.clone(),
+            if self.clients.is_empty() { "all".to_owned() } else { list(&self.clients) },
             list(&self.inside),
             outside,
             affinity(self.affinity_seconds),

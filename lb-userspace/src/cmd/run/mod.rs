@@ -5,6 +5,7 @@
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
 mod interfaces;
+mod surroundings;
 mod sweep;
 
 use std::net::IpAddr;
@@ -13,10 +14,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{self, ABI_VERSION, Config, ConfigFlags};
+use lb_common::abi::{self, ABI_VERSION, Config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
+use super::node::NodeArgs;
 use super::objects::{self, Objects, SourceArgs};
 use crate::datapath::attach::{self, Way};
 use crate::datapath::attach_xdp;
@@ -24,13 +26,15 @@ use crate::datapath::clock::Clock;
 use crate::datapath::kernel::{self, KernelMaps};
 use crate::datapath::object::{self, Sizes};
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
-use crate::model::State;
+use crate::model::{ObjectName, State};
 use crate::plan::decide;
+use crate::plan::decision::Decision;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
 use crate::source::Update;
 use interfaces::{Interfaces, Ways};
+use surroundings::Surroundings;
 use sweep::Sweeper;
 
 /// How often the maps are read back and compared with what they should hold.
@@ -57,6 +61,8 @@ pub struct Args {
     /// Ports for masqueraded flows, apart from NodePorts and the host's own (`ip_local_port_range`).
     #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = port_range)]
     masquerade_ports: (u16, u16),
+    #[command(flatten)]
+    node: NodeArgs,
     #[command(flatten)]
     sizes: SizeArgs,
 }
@@ -131,6 +137,7 @@ struct Agent {
     read: bool,
     state: State,
     owners: Owners,
+    surroundings: Surroundings,
     reconciler: Reconciler<KernelMaps>,
     interfaces: Interfaces,
     sweeper: Sweeper,
@@ -141,6 +148,7 @@ struct Agent {
 impl Agent {
     async fn start(args: &Args) -> anyhow::Result<Self> {
         attach::check(args.attach)?;
+        args.node.check()?;
         object::check_built_in()?;
         let node_name = args.source.node()?;
         let source = args.source.open().await?;
@@ -162,6 +170,7 @@ impl Agent {
             read: false,
             state: State::new(node_name),
             owners: Owners::default(),
+            surroundings: Surroundings::new(args.node.clone()),
             reconciler,
             interfaces,
             sweeper: Sweeper::new(&pins, clock)?,
@@ -184,6 +193,7 @@ impl Agent {
                 changed = self.interfaces.changed(), if self.read => {
                     changed.context("watching the host's interfaces")?;
                     self.interfaces.update(&node_addresses(&self.state)).await;
+                    self.look_around();
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
                     self.due().await;
@@ -208,10 +218,8 @@ impl Agent {
         if !differs {
             return;
         }
-        self.reconciler.set_node_addresses(node_addresses(&self.state));
-        let planned = decide::dirty(&mut self.state, &mut self.owners);
-        tell_refusals(planned.values().flat_map(|planned| &planned.refused));
-        let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
+        self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler);
+        let services = self.plan();
         let first = !std::mem::replace(&mut self.read, true);
         let report = if first {
             self.reconciler.sync_all(services, self.started.elapsed())
@@ -222,6 +230,23 @@ impl Agent {
             self.interfaces.update(&node_addresses(&self.state)).await;
         }
         self.tell_report(&report, began);
+    }
+
+    /// An address may have come or gone.
+    fn look_around(&mut self) {
+        let began = Instant::now();
+        if self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler) {
+            let services = self.plan();
+            let report = self.reconciler.sync(services, self.started.elapsed());
+            self.tell_report(&report, began);
+        }
+    }
+
+    /// Plans what is dirty, and says what is refused.
+    fn plan(&mut self) -> Vec<(ObjectName, Vec<Decision>)> {
+        let planned = decide::dirty(&mut self.state, &mut self.owners);
+        tell_refusals(planned.values().flat_map(|planned| &planned.refused));
+        planned.into_iter().map(|(name, planned)| (name, planned.decisions)).collect()
     }
 
     /// What was put off: writes that failed, ids at rest, interfaces that could not be attached to.
@@ -293,7 +318,7 @@ fn config(args: &Args, clock: Clock) -> Config {
         masquerade_port_first: args.masquerade_ports.0,
         masquerade_port_last: args.masquerade_ports.1,
         opening_timeout: lb_common::flow_state::Timeouts::default().opening,
-        flags: ConfigFlags(0),
+        flags: args.node.flags(),
         ..Config::default()
     }
 }

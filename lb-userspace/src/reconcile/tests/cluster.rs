@@ -71,6 +71,7 @@ fn decision(service: u8, port: u8, shape: &Shape) -> Decision {
         );
         let frontend = |addr, port, kind| Frontend {
             addr,
+            except: Vec::new(),
             ipv6,
             port,
             kind,

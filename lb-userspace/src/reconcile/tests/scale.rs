@@ -27,6 +27,7 @@ fn big_service(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
     let set = BackendSet::Backends((0..endpoints).map(backend).collect());
     let frontend = Frontend {
         addr: Some(Ipv4Addr::new(172, 16, high, low).into()),
+        except: Vec::new(),
         ipv6: false,
         port: 80,
         kind: FrontendKind::ClusterIp,

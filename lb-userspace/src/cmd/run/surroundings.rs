@@ -1,0 +1,60 @@
+//! The node around the agent: its addresses, and the networks of the cluster.
+//!
+//! Decides when they are looked at and what is said of them. Must not know maps. Invariant: nothing is planned
+//! for addresses that the host has no longer.
+
+use std::net::IpAddr;
+
+use crate::cmd::node::NodeArgs;
+use crate::model::State;
+use crate::plan::networks::{Networks, Unusable};
+use crate::plan::owners::Owners;
+use crate::source::file::host_addresses;
+use crate::tables::Maps;
+
+/// What was last seen of the node.
+pub(super) struct Surroundings {
+    args: NodeArgs,
+    host: Vec<IpAddr>,
+    networks: Option<Networks>,
+    told: Vec<Unusable>,
+}
+
+impl Surroundings {
+    pub(super) fn new(args: NodeArgs) -> Self {
+        Self { args, host: Vec::new(), networks: None, told: Vec::new() }
+    }
+
+    /// Looks at the host and the Node; says whether anything is to be planned or written because of it.
+    pub(super) fn look<M: Maps>(
+        &mut self,
+        state: &mut State,
+        owners: &mut Owners,
+        reconciler: &mut crate::reconcile::Reconciler<M>,
+    ) -> bool {
+        match host_addresses() {
+            Ok(host) => self.host = host,
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the host's addresses are unknown, those last seen count; tried again with the next change"
+            ),
+        }
+        let site = self.args.site(state.node(), &self.host);
+        let (networks, unusable) = self.args.networks(state);
+        for flaw in unusable.iter().filter(|flaw| !self.told.contains(flaw)) {
+            tracing::warn!("{flaw}");
+        }
+        self.told = unusable;
+        let others = self.networks.as_ref() != Some(&networks);
+        if others {
+            reconciler.set_networks(&networks);
+            self.networks = Some(networks);
+        }
+        reconciler.set_node_addresses(site.node_port_addresses.clone());
+        let moved = owners.set_site(site);
+        if moved {
+            state.mark_all_dirty();
+        }
+        moved || others
+    }
+}
