@@ -42,8 +42,10 @@ impl Member {
         self.credit = 0;
     }
 
+    /// Both are below `len`, but for a stride of 1 through a single slot.
     fn advance(&mut self, len: u32) {
-        self.next = remainder(u64::from(self.next) + u64::from(self.skip), len);
+        let left = len - self.next;
+        self.next = if self.skip >= left { self.skip - left } else { self.next + self.skip };
     }
 }
 

@@ -9,7 +9,7 @@ use lb_common::address::{Protocol, V4};
 use lb_tests::packets::{Datapath, Frame};
 use lb_userspace::model::{ObjectName, TrafficPolicy};
 use lb_userspace::plan::decision::{Backend, BackendSet, Decision, Frontend, FrontendKind, ServicePortName};
-use lb_userspace::plan::rows::{Supported, Terms};
+use lb_userspace::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
 use lb_userspace::reconcile::Reconciler;
 use lb_userspace::tables::{Capacity, Family as _};
 
@@ -52,7 +52,7 @@ fn decision(service: u32, endpoints: u32) -> (ObjectName, Vec<Decision>) {
 }
 
 fn terms() -> Terms {
-    Terms { node_addresses: Vec::new(), supported: Supported::ALL }
+    Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table: DEFAULT_MAX_TABLE }
 }
 
 #[test]

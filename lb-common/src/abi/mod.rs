@@ -67,7 +67,7 @@ maps! {
     /// Hash, [`FrontendKey`] of IPv6 to [`FrontendRow`].
     FRONTENDS_V6 = "FRONTENDS_V6", 131_072;
     /// Array of `u32`: backend ids; a range of it is one backend set.
-    SLOTS = "SLOTS", 1 << 20;
+    SLOTS = "SLOTS", 1 << 22;
     /// Array, backend id to [`BackendRow`] of IPv4.
     BACKENDS_V4 = "BACKENDS_V4", 1 << 18;
     /// Array, backend id to [`BackendRow`] of IPv6.

@@ -18,6 +18,7 @@ mod place;
 pub mod publish;
 mod restore;
 pub mod rows;
+mod sets;
 pub mod site;
 pub mod slots;
 pub mod truth;

@@ -16,6 +16,7 @@ use super::grace::{Full, Limit};
 use super::ids::Ids;
 use super::ledger::{Indexed, Ledger};
 use super::rows::{self, Terms};
+use super::sets::{Layout, Member};
 use super::slots::Slots;
 use crate::tables::Capacity;
 
@@ -93,7 +94,7 @@ pub(super) struct Placed {
 /// The rows of a service port in one family.
 pub(super) struct PlacedRows<A: Address> {
     pub(super) backends: BTreeMap<BackendId, BackendRow<A>>,
-    pub(super) sets: Vec<(SlotRange, Vec<BackendId>)>,
+    pub(super) sets: Vec<PlacedSet>,
     pub(super) frontends: BTreeMap<FrontendKey<A>, FrontendRow>,
     pub(super) source_ranges: BTreeSet<RangeKey<A>>,
 }
@@ -109,6 +110,17 @@ impl<A: Address> Default for PlacedRows<A> {
     }
 }
 
+/// A backend set, with its place.
+pub(super) struct PlacedSet {
+    pub(super) range: SlotRange,
+    pub(super) layout: Layout,
+    /// What is to stand there; `None`: it does.
+    pub(super) contents: Option<Vec<BackendId>>,
+}
+
+/// The ranges of a service port in one family, each with what lies there; `None`: a previous process left it.
+pub(super) type Ranges = BTreeMap<SlotRange, Option<Layout>>;
+
 /// Where the rows of decisions are placed.
 pub(super) struct Placing<'a> {
     pub(super) allocators: &'a mut Allocators,
@@ -123,7 +135,7 @@ impl Placing<'_> {
     pub(super) fn place<'h>(
         &mut self,
         decision: &Decision,
-        ranges: impl FnOnce(u32) -> Option<&'h [BTreeSet<SlotRange>; 2]>,
+        ranges: impl FnOnce(u32) -> Option<&'h [Ranges; 2]>,
     ) -> Result<Option<Placed>, Refusal> {
         let (v4, v6) =
             (rows::frontends::<V4>(decision, self.terms), rows::frontends::<V6>(decision, self.terms));
@@ -133,7 +145,7 @@ impl Placing<'_> {
         let text = decision.name.to_string();
         let name = ServicePortName::new(&text).ok_or_else(|| Refusal::NameTooLong(text.clone()))?;
         let owner = self.allocators.service_ports.claim(&text)?.id;
-        let none = [BTreeSet::new(), BTreeSet::new()];
+        let none = [Ranges::new(), Ranges::new()];
         let [ranges_v4, ranges_v6] = ranges(owner).unwrap_or(&none);
         Ok(Some(Placed {
             owner,
@@ -148,7 +160,7 @@ impl Placing<'_> {
         decision: &Decision,
         owner: u32,
         frontends: &BTreeMap<FrontendKey<A>, &super::decision::Frontend>,
-        ranges: &BTreeSet<SlotRange>,
+        ranges: &Ranges,
     ) -> Result<PlacedRows<A>, Refusal> {
         let mut placed = PlacedRows::default();
         if frontends.is_empty() {
@@ -165,32 +177,62 @@ impl Placing<'_> {
             placed.backends.insert(BackendId(held.id), rows::backend_row(addr, backend, held, owner, sets));
         }
         for (key, frontend) in frontends {
-            let mut range =
-                |set: &BackendSet| self.place_set(rows::slots(set, &ids), ranges, &mut placed.sets);
+            let spreads = rows::is_external(frontend.kind);
+            let mut range = |set: &BackendSet| {
+                self.place_set(&rows::members(set, &ids), spreads, ranges, &mut placed.sets)
+            };
             let (inside, outside) = (range(&frontend.inside)?, range(&frontend.outside)?);
             placed.frontends.insert(*key, rows::frontend_row(key, frontend, owner, inside, outside));
         }
         Ok(placed)
     }
 
-    /// The range of a set: one that this service port has with just these backends, else a fresh one.
+    /// The range of a set: one that this service port has with just these backends, else a fresh one. A table that
+    /// finds no room is no reason to refuse: the list does.
     fn place_set(
         &mut self,
-        set: Vec<BackendId>,
-        ranges: &BTreeSet<SlotRange>,
-        placed: &mut Vec<(SlotRange, Vec<BackendId>)>,
+        members: &[Member],
+        spreads: bool,
+        ranges: &Ranges,
+        placed: &mut Vec<PlacedSet>,
     ) -> Result<SlotRange, Refusal> {
-        if set.is_empty() {
+        if members.is_empty() {
             return Ok(SlotRange::default());
         }
-        if let Some((range, _)) = placed.iter().find(|(_, backends)| *backends == set) {
-            return Ok(*range);
+        let mut full = None;
+        for layout in Layout::of(members, spreads, self.terms.max_table) {
+            if let Some(set) = placed.iter().find(|set| set.layout == layout) {
+                return Ok(set.range);
+            }
+            if let Some(range) = self.standing(members, &layout, ranges) {
+                placed.push(PlacedSet { range, layout, contents: None });
+                return Ok(range);
+            }
+            let slots = &mut self.allocators.slots;
+            let range = if layout.is_table() {
+                slots.allocate_sparingly(layout.slots)
+            } else {
+                slots.allocate(layout.slots).map_err(|error| full = Some(error)).ok()
+            };
+            if let Some(range) = range {
+                let contents = Some(layout.contents(members));
+                placed.push(PlacedSet { range, layout, contents });
+                return Ok(range);
+            }
         }
-        let range = match ranges.iter().find(|range| self.desired.slots(**range) == Some(&set)) {
-            Some(range) => *range,
-            None => self.allocators.slots.allocate(u32::try_from(set.len()).unwrap_or(u32::MAX))?,
-        };
-        placed.push((range, set));
-        Ok(range)
+        full.map_or(Ok(SlotRange::default()), |full| Err(full.into()))
+    }
+
+    /// Where the set stands already.
+    fn standing(&self, members: &[Member], layout: &Layout, ranges: &Ranges) -> Option<SlotRange> {
+        let known = ranges.iter().find(|(_, known)| known.as_ref() == Some(layout));
+        if let Some((range, _)) = known {
+            return Some(*range);
+        }
+        let mut left =
+            ranges.iter().filter(|(range, known)| known.is_none() && range.len == layout.slots).peekable();
+        left.peek()?;
+        let contents = layout.contents(members);
+        left.map(|(range, _)| *range).find(|range| self.desired.slots(*range) == Some(&contents))
     }
 }

@@ -21,7 +21,7 @@ use super::diff;
 use super::grace::{Epoch, Full};
 use super::ledger::Indexed;
 use super::networks::Networks;
-use super::place::{Allocators, Placed, PlacedRows, Placing, Refusal, family_index};
+use super::place::{Allocators, Placed, PlacedRows, Placing, Ranges, Refusal, family_index};
 use super::rows::{self, Terms};
 use crate::model::ObjectName;
 use crate::tables::{Capacity, MapOp, Tables};
@@ -49,7 +49,7 @@ pub(super) struct Holding {
     /// Is it wanted?
     pub(super) live: bool,
     /// Ranges that its frontends name, IPv4 and IPv6.
-    pub(super) ranges: [BTreeSet<SlotRange>; 2],
+    pub(super) ranges: [Ranges; 2],
     /// Backends that are wanted, IPv4 and IPv6.
     pub(super) backends: [BTreeSet<BackendId>; 2],
     /// What is no longer wanted, but perhaps still named in the maps.
@@ -70,7 +70,7 @@ impl Holding {
         Self {
             service,
             live: true,
-            ranges: [BTreeSet::new(), BTreeSet::new()],
+            ranges: [Ranges::new(), Ranges::new()],
             backends: [BTreeSet::new(), BTreeSet::new()],
             leaving: BTreeSet::new(),
         }
@@ -273,12 +273,11 @@ impl Publisher {
     fn want<A: Indexed>(&mut self, owner: u32, rows: PlacedRows<A>) {
         let Some(holding) = self.holdings.get_mut(&owner) else { return };
         let family = family_index::<A>();
-        let ranges: BTreeSet<SlotRange> = rows.sets.iter().map(|(range, _)| *range).collect();
+        let ranges: Ranges = rows.sets.iter().map(|set| (set.range, Some(set.layout.clone()))).collect();
         let backends: BTreeSet<BackendId> = rows.backends.keys().copied().collect();
         let gone: Vec<BackendId> = holding.backends[family].difference(&backends).copied().collect();
-        holding
-            .leaving
-            .extend(holding.ranges[family].difference(&ranges).map(|range| Leaving::Range(*range)));
+        let left = holding.ranges[family].keys().filter(|range| !ranges.contains_key(*range));
+        holding.leaving.extend(left.map(|range| Leaving::Range(*range)));
         holding.leaving.extend(gone.iter().map(|id| Leaving::Backend(family, *id)));
         for id in &backends {
             holding.leaving.remove(&Leaving::Backend(family, *id));
@@ -294,8 +293,10 @@ impl Publisher {
         for (id, row) in rows.backends {
             self.books.want(&A::put_backend(id, row));
         }
-        for (range, backends) in rows.sets {
-            self.books.want(&MapOp::PutSlots { start: range.start, backends });
+        for set in rows.sets {
+            if let Some(backends) = set.contents {
+                self.books.want(&MapOp::PutSlots { start: set.range.start, backends });
+            }
         }
         let desired = self.books.desired();
         let before: Vec<_> = desired.frontends_of::<A>(owner).map(|(key, _)| key).collect();

@@ -109,7 +109,7 @@ impl Publisher {
                 };
                 if mine {
                     taken.insert(range, (owner, A::IS_V6));
-                    holding.ranges[family_index::<A>()].insert(range);
+                    holding.ranges[family_index::<A>()].insert(range, None);
                 }
             }
             if mine {

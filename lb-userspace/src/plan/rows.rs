@@ -14,6 +14,7 @@ use lb_common::address::{Address, Port, Protocol};
 
 use super::decision::{Backend, BackendSet, Decision, Frontend, FrontendKind};
 use super::ids::Held;
+use super::sets::Member;
 
 /// What holds for every Service on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,12 @@ pub struct Terms {
     pub node_addresses: Vec<IpAddr>,
     /// What the datapath can do.
     pub supported: Supported,
+    /// The most slots that a set of an external frontend gets (C29); 1: a slot for each backend.
+    pub max_table: u32,
 }
+
+/// A table of [`Terms::max_table`] slots gives 163 backends a hundred each.
+pub const DEFAULT_MAX_TABLE: u32 = 16_381;
 
 /// Which frontends the datapath can serve; others get no rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +114,8 @@ pub(super) fn frontend_row<A: Address>(
     }
 }
 
-fn is_external(kind: FrontendKind) -> bool {
+/// Is its backend chosen by consistent hash (C29)?
+pub(super) fn is_external(kind: FrontendKind) -> bool {
     match kind {
         FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp => true,
         FrontendKind::ClusterIp | FrontendKind::Whole => false,
@@ -152,16 +159,12 @@ pub(super) fn free_backend_row<A: Address>(generation: u32) -> BackendRow<A> {
     BackendRow { generation, ..bytemuck::Zeroable::zeroed() }
 }
 
-/// The slots of a set: one for each backend, sorted by address. Backends without an id are of the
-/// other family.
-pub(super) fn slots(set: &BackendSet, ids: &BTreeMap<SocketAddr, BackendId>) -> Vec<BackendId> {
+/// The backends of a set, sorted by address, each once. Those without an id are of the other family.
+pub(super) fn members(set: &BackendSet, ids: &BTreeMap<SocketAddr, BackendId>) -> Vec<Member> {
     match set {
         BackendSet::Backends(backends) => {
-            let mut sorted: Vec<_> =
-                backends.iter().filter_map(|addr| Some((addr, *ids.get(addr)?))).collect();
-            sorted.sort_unstable();
-            sorted.dedup();
-            sorted.into_iter().map(|(_, id)| id).collect()
+            let sorted: BTreeSet<&SocketAddr> = backends.iter().collect();
+            sorted.into_iter().filter_map(|addr| Some((*addr, *ids.get(addr)?))).collect()
         }
         BackendSet::Reject | BackendSet::Drop => Vec::new(),
     }

@@ -18,6 +18,8 @@ pub struct Slots {
     free: BTreeMap<u32, u32>,
     /// The same, by length and start: the first that is long enough fits best.
     by_length: BTreeSet<(u32, u32)>,
+    /// How many are free, all together.
+    room: u32,
     grace: Grace<SlotRange>,
     journal: Vec<SlotRange>,
 }
@@ -30,6 +32,7 @@ impl Slots {
             limit,
             free: BTreeMap::new(),
             by_length: BTreeSet::new(),
+            room: 0,
             grace: Grace::default(),
             journal: Vec::new(),
         };
@@ -50,6 +53,13 @@ impl Slots {
         let range = SlotRange { start, len };
         self.journal.push(range);
         Ok(range)
+    }
+
+    /// A range of `len` slots, unless that would leave less than a quarter of all slots free: for what can do
+    /// with fewer, so that it keeps nothing out that cannot.
+    pub fn allocate_sparingly(&mut self, len: u32) -> Option<SlotRange> {
+        let left = self.room.checked_sub(len)?;
+        if left < self.limit.rows / 4 { None } else { self.allocate(len).ok() }
     }
 
     /// Makes the allocations since the last commit final.
@@ -102,6 +112,7 @@ impl Slots {
     fn cut(&mut self, room: SlotRange, used: SlotRange) {
         self.free.remove(&room.start);
         self.by_length.remove(&(room.len, room.start));
+        self.room -= room.len;
         let after = used.start + used.len;
         self.put_free(SlotRange { start: room.start, len: used.start - room.start });
         self.put_free(SlotRange { start: after, len: room.start + room.len - after });
@@ -112,6 +123,7 @@ impl Slots {
         if range.len == 0 {
             return;
         }
+        self.room += range.len;
         if let Some((&start, &len)) = self.free.range(..range.start).next_back()
             && start + len == range.start
         {
@@ -153,6 +165,16 @@ mod tests {
         assert!(slots.allocate(7).is_err());
         assert_eq!(slots.allocate(6), Ok(range(4, 6)));
         assert!(slots.allocate(1).is_err());
+    }
+
+    #[test]
+    fn what_can_do_with_fewer_leaves_a_quarter_of_all_slots() {
+        let mut slots = slots(100);
+        assert_eq!(slots.allocate_sparingly(50), Some(range(0, 50)));
+        assert_eq!(slots.allocate_sparingly(26), None);
+        assert_eq!(slots.allocate_sparingly(25), Some(range(50, 25)));
+        assert_eq!(slots.allocate_sparingly(1), None);
+        assert_eq!(slots.allocate(25), Ok(range(75, 25)));
     }
 
     #[test]
@@ -206,7 +228,9 @@ mod tests {
             }
             slots.reclaim(Epoch::MAX);
             slots.commit();
+            prop_assert_eq!(slots.room, 200);
             prop_assert_eq!(slots.allocate(200), Ok(range(0, 200)));
+            prop_assert_eq!(slots.room, 0);
         }
     }
 }

@@ -9,9 +9,9 @@ use lb_tests::apiserver::ApiServer;
 use lb_userspace::datapath::fake::{FakeMaps, Watch};
 use lb_userspace::model::{EndpointSlice, Node, ObjectName, Service, State};
 use lb_userspace::plan::decide::{self, Planned};
-use lb_userspace::plan::decision::BackendSet;
+use lb_userspace::plan::decision::{BackendSet, FrontendKind};
 use lb_userspace::plan::owners::Owners;
-use lb_userspace::plan::rows::{Supported, Terms};
+use lb_userspace::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
 use lb_userspace::reconcile::{GRACE, Reconciler};
 use lb_userspace::source::kube::{Access, KubeSource, Timing};
 use lb_userspace::tables::Capacity;
@@ -78,7 +78,8 @@ impl Follower {
     /// In sync with what the server holds now.
     pub(crate) async fn start(server: &ApiServer, node: &str) -> Self {
         let source = open(server, node).await;
-        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
+        let terms =
+            Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table: DEFAULT_MAX_TABLE };
         let maps = FakeMaps::new(capacity(), Watch::Frontends);
         let mut follower = Self {
             source,
@@ -153,7 +154,8 @@ impl Follower {
             (tables.service_ports.len(), tables.frontends_v4.len(), tables.frontends_v6.len())
         };
         assert_eq!(rows(&old), rows(&fresh.reconciler));
-        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
+        let terms =
+            Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table: DEFAULT_MAX_TABLE };
         let mut restarted = Reconciler::new(old.into_maps(), capacity(), terms).unwrap();
         let services = fresh.plans.into_iter().map(|(name, planned)| (name, planned.decisions));
         let report = restarted.sync_all(services, Duration::ZERO);
@@ -164,7 +166,8 @@ impl Follower {
 /// Does every frontend of the Service lead to a backend? One that is not planned (yet) is no concern.
 fn serves(plans: &BTreeMap<ObjectName, Planned>, namespace: &str, name: &str) -> bool {
     let Some(planned) = plans.get(&ObjectName::new(namespace, name)) else { return true };
-    let sets =
-        planned.decisions.iter().flat_map(|decision| &decision.frontends).map(|frontend| &frontend.inside);
-    sets.into_iter().all(|set| matches!(set, BackendSet::Backends(backends) if !backends.is_empty()))
+    let frontends = planned.decisions.iter().flat_map(|decision| &decision.frontends);
+    let mut sets =
+        frontends.filter(|frontend| frontend.kind != FrontendKind::Whole).map(|frontend| &frontend.inside);
+    sets.all(|set| matches!(set, BackendSet::Backends(backends) if !backends.is_empty()))
 }

@@ -31,6 +31,9 @@ pub struct Args {
     /// Only what belongs to this Service.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     service: Option<String>,
+    /// Frontends: also the rows by which a cluster address refuses ports that its Services do not have.
+    #[arg(long)]
+    all: bool,
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -74,7 +77,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Services => print(&kept(views::services(&tables), |row| wanted(&row.service)), args.output),
         What::Backends => print(&kept(views::backends(&tables), |row| wanted(&row.service)), args.output),
-        What::Frontends => print(&kept(views::frontends(&tables), |row| wanted(&row.service)), args.output),
+        What::Frontends => {
+            print(&kept(views::frontends(&tables, args.all), |row| wanted(&row.service)), args.output)
+        }
         What::Verdicts => Ok(()),
         What::Flows => print(&kept(all_flows(&pins, &tables)?, |row| wanted(&row.service)), args.output),
     }?;

@@ -142,14 +142,14 @@ fn backends_of<A: Address>(tables: &Tables, rows: &BTreeMap<BackendId, BackendRo
         .collect()
 }
 
-/// Frontends, by service port and address.
-pub(super) fn frontends(tables: &Tables) -> Vec<FrontendView> {
-    let mut views = frontends_of::<lb_common::address::V4>(tables);
-    views.extend(frontends_of::<lb_common::address::V6>(tables));
+/// Frontends, by service port and address; `with_whole` also the rows that stand for what no port is of.
+pub(super) fn frontends(tables: &Tables, with_whole: bool) -> Vec<FrontendView> {
+    let mut views = frontends_of::<lb_common::address::V4>(tables, with_whole);
+    views.extend(frontends_of::<lb_common::address::V6>(tables, with_whole));
     views.sort_by(|(a, at), (b, other)| (&a.service, at).cmp(&(&b.service, other)));
     return views.into_iter().map(|(view, _)| view).collect();
 
-    fn frontends_of<A: Family>(tables: &Tables) -> Vec<(FrontendView, SocketAddr)> {
+    fn frontends_of<A: Family>(tables: &Tables, with_whole: bool) -> Vec<(FrontendView, SocketAddr)> {
         let row = |(key, row): (&FrontendKey<A>, &FrontendRow)| FrontendView {
             service: service_name(tables, row.service_port),
             frontend: if is_whole(key) { whole(key.addr) } else { socket(key.addr, key.port).to_string() },
@@ -160,7 +160,8 @@ pub(super) fn frontends(tables: &Tables) -> Vec<FrontendView> {
             affinity_seconds: row.affinity_seconds,
         };
         let at = |key: &FrontendKey<A>| socket(key.addr, key.port);
-        A::frontends(tables).iter().map(|(key, of)| (row((key, of)), at(key))).collect()
+        let shown = A::frontends(tables).iter().filter(|(key, _)| with_whole || !is_whole(key));
+        shown.map(|(key, of)| (row((key, of)), at(key))).collect()
     }
 }
 

@@ -30,7 +30,7 @@ use crate::model::{ObjectName, State};
 use crate::plan::decide;
 use crate::plan::decision::Decision;
 use crate::plan::owners::Owners;
-use crate::plan::rows::{Supported, Terms};
+use crate::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
 use crate::source::Update;
 use interfaces::{Interfaces, Ways};
@@ -83,6 +83,10 @@ struct SizeArgs {
     /// Slots: places in backend sets, of both families together.
     #[arg(long, value_name = "ROWS", default_value_t = abi::SLOTS.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
     max_slots: u32,
+    /// Slots of one backend set of a NodePort, load balancer IP or external IP, which gets a hundred for each backend
+    /// up to this (C29). Such tables leave a quarter of all slots free; those that do not fit get a slot for each backend.
+    #[arg(long, value_name = "SLOTS", default_value_t = DEFAULT_MAX_TABLE, value_parser = clap::value_parser!(u32).range(1..))]
+    max_maglev_slots: u32,
     /// Source ranges of each family (`loadBalancerSourceRanges`, C35).
     #[arg(long, value_name = "ROWS", default_value_t = abi::RANGES_V4.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
     max_source_ranges: u32,
@@ -161,7 +165,8 @@ impl Agent {
         kernel::set_config(&pins, &Config { route_generation, ..config(args, clock) })?;
         let maps = KernelMaps::open(&pins)?;
         let capacity = maps.capacity();
-        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL };
+        let max_table = args.sizes.max_maglev_slots;
+        let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table };
         let reconciler = Reconciler::new(maps, capacity, terms)?;
         let ways = Ways { tc: args.attach, xdp: args.xdp };
         let interfaces = Interfaces::new(ebpf, pins.clone(), ways, args.pod_interfaces.clone())?;

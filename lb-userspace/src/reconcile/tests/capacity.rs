@@ -43,7 +43,7 @@ fn a_full_table_refuses_the_new_service_only_and_takes_it_after_a_delete() {
         rest(&mut reconciler, seconds(3));
         assert_eq!(reconciler.refused().count(), 0, "{table}: there is room");
         rest(&mut reconciler, seconds(20));
-        let mut fresh = with(SMALL);
+        let mut fresh = with(capacity);
         fresh.sync([service(2, &[guarded()])], seconds(1));
         assert_eq!(view(reconciler.maps().tables()), view(fresh.maps().tables()), "{table}");
         assert_eq!(reconciler.maps().violation(), None, "{table}");

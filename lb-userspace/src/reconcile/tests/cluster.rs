@@ -21,6 +21,8 @@ pub(super) struct Shape {
     pub(super) node_port: bool,
     /// A load balancer address, for clients in these ranges; none of them: for all.
     pub(super) load_balancer: Option<u8>,
+    /// Do the other ports of the cluster address refuse?
+    pub(super) whole: bool,
     pub(super) empty: BackendSet,
     pub(super) affinity: Option<u32>,
 }
@@ -34,6 +36,7 @@ pub(super) fn plain(backends: u8) -> Shape {
         local: 0,
         node_port: false,
         load_balancer: None,
+        whole: false,
         empty: BackendSet::Reject,
         affinity: None,
     }
@@ -84,6 +87,17 @@ fn decision(service: u8, port: u8, shape: &Shape) -> Decision {
             source_ranges: Vec::new(),
         };
         frontends.push(frontend(Some(vip(ipv6, service)), 80 + u16::from(port), FrontendKind::ClusterIp));
+        if shape.whole && port == 0 {
+            let whole = frontend(Some(vip(ipv6, service)), 0, FrontendKind::Whole);
+            let nobody = BackendSet::Reject;
+            frontends.push(Frontend {
+                inside: nobody.clone(),
+                outside: nobody,
+                outside_local: false,
+                affinity_seconds: None,
+                ..whole
+            });
+        }
         if shape.node_port {
             let node_port = 30_000 + u16::from(service) * 8 + u16::from(port);
             frontends.push(frontend(None, node_port, FrontendKind::NodePort));
@@ -157,11 +171,11 @@ pub(super) fn outcome(changes: &[Change]) -> Services {
 prop_compose! {
     fn shapes()(
         bits: (u8, u8, u8, u8), node_port: bool, drop: bool, affinity in prop::option::of(1u32..100),
-        load_balancer: Option<u8>,
+        load_balancer: Option<u8>, whole: bool,
     ) -> Shape {
         let (serving, inside, outside, local) = bits;
         let empty = if drop { BackendSet::Drop } else { BackendSet::Reject };
-        Shape { serving, inside, outside, local, node_port, load_balancer, empty, affinity }
+        Shape { serving, inside, outside, local, node_port, load_balancer, whole, empty, affinity }
     }
 }
 

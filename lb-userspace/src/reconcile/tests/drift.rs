@@ -12,7 +12,7 @@ use crate::tables::Tables;
 
 fn services() -> [(crate::model::ObjectName, Vec<crate::plan::decision::Decision>); 2] {
     let guarded = Shape { load_balancer: Some(0b101), ..plain(3) };
-    [service(1, &[guarded]), service(2, &[plain(1)])]
+    [service(1, &[guarded]), service(2, &[Shape { whole: true, ..plain(1) }])]
 }
 
 fn two_services() -> Reconciler<FakeMaps> {
@@ -23,9 +23,12 @@ fn two_services() -> Reconciler<FakeMaps> {
 
 type Damage = (&'static str, fn(&mut Tables));
 
-const DAMAGE: [Damage; 11] = [
+const DAMAGE: [Damage; 12] = [
     ("a frontend is gone", |tables| {
         tables.frontends_v4.pop_first();
+    }),
+    ("an address no longer refuses its other ports", |tables| {
+        tables.frontends_v4.retain(|key, _| *key != FrontendKey::whole(key.addr));
     }),
     ("a frontend has another's row", |tables| {
         let row = *tables.frontends_v6.first_key_value().unwrap().1;

@@ -29,7 +29,7 @@ fn history() -> Vec<Change> {
 }
 
 fn guarded(backends: u8, ranges: u8) -> Shape {
-    Shape { load_balancer: Some(ranges), ..plain(backends) }
+    Shape { load_balancer: Some(ranges), whole: ranges != 0, ..plain(backends) }
 }
 
 fn goal(changes: &[Change]) -> View {

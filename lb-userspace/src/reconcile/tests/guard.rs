@@ -1,8 +1,8 @@
-//! C35: who is let in, before, while and after source ranges change.
+//! C34, C35: who is let in, before, while and after source ranges change; and what refuses everyone.
 
 use std::collections::BTreeSet;
 
-use lb_common::abi::{FrontendFlags, RangeKey};
+use lb_common::abi::{FrontendFlags, FrontendKey, FrontendRow, RangeKey};
 use lb_common::address::V4;
 
 use super::cluster::{Shape, plain, service};
@@ -19,7 +19,7 @@ fn let_in(tables: &Tables) -> BTreeSet<RangeKey<V4>> {
 }
 
 fn guarded_frontends(tables: &Tables) -> (usize, usize) {
-    let guarded = |row: &&lb_common::abi::FrontendRow| row.flags.has(FrontendFlags::GUARDED);
+    let guarded = |row: &&FrontendRow| row.flags.has(FrontendFlags::GUARDED);
     (
         tables.frontends_v4.values().filter(guarded).count(),
         tables.frontends_v6.values().filter(guarded).count(),
@@ -83,4 +83,18 @@ fn c35_a_guard_is_up_before_its_frontend_is_and_down_after_it() {
         reconciler.maps().tables().ranges_v4.is_empty() && reconciler.maps().tables().ranges_v6.is_empty()
     );
     assert_eq!(reconciler.maps().violation(), None);
+}
+
+#[test]
+fn c34_an_address_as_a_whole_has_a_row_without_sets_flags_or_affinity() {
+    let mut reconciler = empty(Watch::Frontends);
+    let shape = Shape { whole: true, affinity: Some(60), ..plain(0b11) };
+    reconciler.sync([service(1, std::slice::from_ref(&shape))], seconds(1));
+    let key = FrontendKey::<V4>::whole(std::net::Ipv4Addr::new(10, 96, 0, 1).into());
+    let row = reconciler.maps().tables().frontends_v4[&key];
+    let expected = FrontendRow { tag: key.tag(), service_port: 1, ..FrontendRow::default() };
+    assert_eq!(row, expected);
+    // It is the Service's like its other frontends: shared sets, gone with it.
+    reconciler.sync([service(1, &[Shape { whole: false, ..shape }])], seconds(2));
+    assert!(!reconciler.maps().tables().frontends_v4.contains_key(&key));
 }

@@ -8,6 +8,7 @@ mod guard;
 mod histories;
 mod restart;
 mod scale;
+mod spread;
 mod view;
 
 use std::time::Duration;
@@ -18,12 +19,13 @@ use crate::plan::rows::{Supported, Terms};
 use crate::tables::{Capacity, Maps};
 
 const SMALL: Capacity =
-    Capacity { service_ports: 64, frontends: 256, backends: 512, slots: 2_048, ranges: 256 };
+    Capacity { service_ports: 64, frontends: 256, backends: 512, slots: 16_384, ranges: 256 };
 
 fn terms() -> Terms {
     Terms {
         node_addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         supported: Supported::ALL,
+        max_table: 31,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Ten thousand Services of ten endpoints: what a first sync takes, and that a change costs what it changes.
+//! Ten thousand Services of ten endpoints: what a first sync takes, and that a change costs what it changes. Times
+//! are printed, not asserted: the machine decides them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -9,10 +10,12 @@ use super::{seconds, terms};
 use crate::datapath::fake::{FakeMaps, Watch};
 use crate::model::{ObjectName, TrafficPolicy};
 use crate::plan::decision::{Backend, BackendSet, Decision, Frontend, FrontendKind, ServicePortName};
+use crate::plan::rows::{DEFAULT_MAX_TABLE, Terms};
 use crate::reconcile::Reconciler;
 use crate::tables::Capacity;
 
 const SERVICES: u16 = 10_000;
+const NODE_PORTS: u16 = 1_000;
 const ENDPOINTS: u8 = 10;
 
 fn big_service(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
@@ -43,6 +46,47 @@ fn big_service(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
         (0..endpoints).map(|last| Backend { addr: backend(last), serving: true, local: last == 0 }).collect();
     let service = ObjectName::new("default", format!("svc{number}"));
     (service, vec![Decision { name, frontends: vec![frontend], backends }])
+}
+
+fn big_node_port(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
+    let (service, mut decisions) = big_service(number, endpoints);
+    for frontend in &mut decisions[0].frontends {
+        (frontend.addr, frontend.kind, frontend.port) = (None, FrontendKind::NodePort, 20_000 + number);
+    }
+    (service, decisions)
+}
+
+#[test]
+fn c29_tables_for_a_thousand_node_ports_are_built_once() {
+    let services: Vec<_> = (0..NODE_PORTS).map(|number| big_node_port(number, ENDPOINTS)).collect();
+    let capacity = Capacity { slots: 1 << 21, ..Capacity::default() };
+    let terms = Terms { max_table: DEFAULT_MAX_TABLE, ..terms() };
+    let mut reconciler =
+        Reconciler::new(FakeMaps::new(capacity, Watch::Nothing), capacity, terms.clone()).unwrap();
+    let start = Instant::now();
+    let report = reconciler.sync_all(services.clone(), seconds(1));
+    println!(
+        "note: {NODE_PORTS} NodePorts x {ENDPOINTS} endpoints planned and applied in {:?}",
+        start.elapsed()
+    );
+    // A name, ten backends, 1021 slots and a frontend each.
+    assert_eq!(report.rows_written, (1 + 10 + 1021 + 1) * usize::from(NODE_PORTS));
+
+    let start = Instant::now();
+    assert_eq!(reconciler.sync(services.clone(), seconds(2)).operations, 0);
+    println!("note: planned again, unchanged: {:?}", start.elapsed());
+    let start = Instant::now();
+    let report = reconciler.sync([big_node_port(500, ENDPOINTS - 1)], seconds(3));
+    println!("note: one endpoint less, among them: {:?}", start.elapsed());
+    assert_eq!(report.operations, 3, "a table, a frontend, and the backend serves no longer");
+
+    let start = Instant::now();
+    let mut again = Reconciler::new(reconciler.into_maps(), capacity, terms).unwrap();
+    let changed = services
+        .into_iter()
+        .map(|service| if service.0.name == "svc500" { big_node_port(500, ENDPOINTS - 1) } else { service });
+    assert_eq!(again.sync_all(changed, seconds(0)).rows_written, 0);
+    println!("note: read back and found unchanged after a restart: {:?}", start.elapsed());
 }
 
 #[test]
