@@ -204,3 +204,30 @@ fn a_recording_played_to_the_agent_ends_in_the_kernels_rows_of_a_fresh_start() {
     assert_eq!(report.rows_written, 0, "the rows differ from those of a fresh start on the final lists");
     assert!(report.services > 1);
 }
+
+#[test]
+fn c22_the_later_of_two_claimants_of_a_frontend_is_told_by_an_event() {
+    let lab = Lab::builder().node("node0", Layout::Routed, &[]).build().unwrap();
+    let server = server(&lab, "node0");
+    let cluster = Invented { services: 2, endpoints: 1, nodes: 1 };
+    cluster.hold(&server).unwrap();
+    for (number, created) in [(0, "2026-01-02T00:00:00Z"), (1, "2026-01-01T00:00:00Z")] {
+        let mut service = cluster.service(number);
+        service["spec"]["externalIPs"] = serde_json::json!(["198.51.100.1"]);
+        service["metadata"]["creationTimestamp"] = serde_json::json!(created);
+        server.apply(service).unwrap();
+    }
+    let mut agent = Agent::start(lab.node("node0"), AgentConfig::watching(server.url())).unwrap();
+    agent.wait_in_sync(START).unwrap();
+    let event = poll::until("an Event", SOON, || {
+        server.objects("events.k8s.io/v1/events").into_iter().next().ok_or_else(|| "none".to_owned())
+    })
+    .unwrap();
+    assert_eq!(event["reason"], "FrontendTaken");
+    assert_eq!(
+        (&event["regarding"]["name"], &event["regarding"]["uid"]),
+        (&"service-0".into(), &"uid-0".into())
+    );
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("198.51.100.1") && note.contains("service-1"), "{note}");
+}

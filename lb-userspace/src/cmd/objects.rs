@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::model::{Change, Kind};
+use crate::model::{Change, Kind, ObjectKey, ObjectName};
 use crate::source::file::{FileSource, Host, Snapshot, host_name, read_once};
-use crate::source::kube::{Access, KubeSource, Timing};
+use crate::source::kube::{Access, KubeSource, Notice, Notices, Timing};
 use crate::source::{Finding, Severity, Update};
 
 /// Where Services, EndpointSlices and Nodes come from.
@@ -131,6 +131,30 @@ impl Objects {
         match self {
             Self::Kube(source) => source.next().await,
             Self::File(folder) => folder.next().await,
+        }
+    }
+}
+
+impl Objects {
+    /// Where the owners of objects are told what they should know.
+    pub(super) fn owners(&self) -> ToldOwners {
+        match self {
+            Self::Kube(source) => ToldOwners(Some(source.notices())),
+            Self::File(_) => ToldOwners(None),
+        }
+    }
+}
+
+/// Tells the owners of objects what they should know: by Kubernetes Events, where there is an API server. Whoever
+/// wrote a folder reads the log.
+#[derive(Clone, Debug)]
+pub(super) struct ToldOwners(Option<Notices>);
+
+impl ToldOwners {
+    /// Tells the owner of a Service. `reason` is in CamelCase.
+    pub(super) fn tell(&self, service: ObjectName, reason: &'static str, message: String) {
+        if let Self(Some(notices)) = self {
+            notices.tell(Notice { object: ObjectKey::Service(service), reason, message });
         }
     }
 }

@@ -51,16 +51,17 @@ async fn c22_events_are_written_once_and_not_too_many_and_an_object_that_is_gone
     let server = with_cluster();
     let mut source = open(&server, NODE).await;
     tokio::time::timeout(SOON, source.next()).await.unwrap();
+    let notices = source.notices();
     let notice = |number: u32| Notice {
         object: ObjectKey::Service(ObjectName::new("churn", format!("service-{number}"))),
         reason: "FrontendTaken",
         message: format!("for Service {number}"),
     };
-    source.notify(notice(999));
+    notices.tell(notice(999));
     for _ in 0..3 {
-        source.notify(notice(0));
+        notices.tell(notice(0));
     }
-    (1..8).for_each(|number| source.notify(notice(number)));
+    (1..8).for_each(|number| notices.tell(notice(number)));
     // Three at once are allowed here, and one was spent on what is gone.
     written(&server, &mut source, 2).await;
     tokio::time::timeout(Duration::from_millis(100), source.next()).await.ok();

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::node::NodeArgs;
-use super::objects::{self, Objects, SourceArgs};
+use super::objects::{self, Objects, SourceArgs, ToldOwners};
 use crate::datapath::attach::{self, Way};
 use crate::datapath::attach_xdp;
 use crate::datapath::clock::Clock;
@@ -137,6 +137,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 struct Agent {
     source: Objects,
+    told: ToldOwners,
     /// Has everything been read once (C4)?
     read: bool,
     state: State,
@@ -171,6 +172,7 @@ impl Agent {
         let ways = Ways { tc: args.attach, xdp: args.xdp };
         let interfaces = Interfaces::new(ebpf, pins.clone(), ways, args.pod_interfaces.clone())?;
         Ok(Self {
+            told: source.owners(),
             source,
             read: false,
             state: State::new(node_name),
@@ -250,14 +252,14 @@ impl Agent {
     /// Plans what is dirty, and says what is refused.
     fn plan(&mut self) -> Vec<(ObjectName, Vec<Decision>)> {
         let planned = decide::dirty(&mut self.state, &mut self.owners);
-        tell_refusals(planned.values().flat_map(|planned| &planned.refused));
+        tell_refusals(planned.values().flat_map(|planned| &planned.refused), &self.told);
         planned.into_iter().map(|(name, planned)| (name, planned.decisions)).collect()
     }
 
     /// What was put off: writes that failed, ids at rest, interfaces that could not be attached to.
     async fn due(&mut self) {
         let report = self.reconciler.sync([], self.started.elapsed());
-        tell_troubles(&report);
+        tell_troubles(&report, &self.told);
         if self.interfaces.retry_at().is_some_and(|at| at <= Instant::now()) {
             self.interfaces.update(&node_addresses(&self.state)).await;
         }
@@ -267,7 +269,7 @@ impl Agent {
         match self.reconciler.audit(self.started.elapsed()) {
             Ok(audit) if audit.drift > 0 => {
                 tracing::warn!(operations = audit.drift, "the maps were not what they should be; repaired");
-                tell_troubles(&audit.report);
+                tell_troubles(&audit.report, &self.told);
             }
             Ok(_) => {}
             Err(error) => tracing::error!(
@@ -283,7 +285,7 @@ impl Agent {
     }
 
     fn tell_report(&self, report: &Report, began: Instant) {
-        tell_troubles(report);
+        tell_troubles(report, &self.told);
         tracing::info!(
             services = self.state.services().count(),
             planned = report.services,
@@ -297,13 +299,18 @@ impl Agent {
     }
 }
 
-fn tell_refusals<'a>(refused: impl Iterator<Item = &'a decide::Refused>) {
-    refused.for_each(|refused| tracing::warn!("{refused}"));
+fn tell_refusals<'a>(refused: impl Iterator<Item = &'a decide::Refused>, told: &ToldOwners) {
+    for refused in refused {
+        tracing::warn!("{refused}");
+        let service = ObjectName::new(&refused.claimant.namespace, &refused.claimant.service);
+        told.tell(service, "FrontendTaken", refused.to_string());
+    }
 }
 
-fn tell_troubles(report: &Report) {
+fn tell_troubles(report: &Report, told: &ToldOwners) {
     for refused in &report.refused {
         tracing::warn!(service = %refused.service, "not programmed: {}", refused.reason);
+        told.tell(refused.service.clone(), "NotProgrammed", refused.reason.clone());
     }
     for failed in &report.failed {
         let service =

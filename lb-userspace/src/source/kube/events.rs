@@ -40,17 +40,14 @@ pub struct Notice {
     pub message: String,
 }
 
-/// Where notices go.
-#[derive(Debug)]
-pub(super) struct Events {
+/// Takes notices, from whoever has some.
+#[derive(Clone, Debug)]
+pub struct Notices {
     queue: Sender<Notice>,
-    /// When each was last taken.
-    said: BTreeMap<Notice, Instant>,
-    dropped: u64,
 }
 
-impl Events {
-    /// Writes Events as this node's agent. Must be called in a runtime; ends with the value.
+impl Notices {
+    /// Writes Events as this node's agent. Must be called in a runtime; ends with the last clone.
     pub(super) fn start(client: Client, node: &str, timing: Timing) -> Self {
         let (queue, notices) = channel(WAITING);
         let reporter = Reporter { controller: "switchboard".to_owned(), instance: Some(node.to_owned()) };
@@ -60,28 +57,18 @@ impl Events {
             timing,
             left: timing.events_at_once,
             next: Instant::now(),
+            said: BTreeMap::new(),
         };
         tokio::spawn(writer.write(notices));
-        Self { queue, said: BTreeMap::new(), dropped: 0 }
+        Self { queue }
     }
 
-    /// Takes a notice, to be written as soon as there is a chance.
-    pub(super) fn take(&mut self, notice: Notice) {
-        let now = Instant::now();
-        self.said.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
-        if self.said.len() >= REMEMBERED || self.said.contains_key(&notice) {
-            return;
+    /// Tells the owner of an object: each thing once an hour, and not too many in all. Does not wait; what finds
+    /// the queue full is dropped.
+    pub fn tell(&self, notice: Notice) {
+        if let Err(error) = self.queue.try_send(notice) {
+            tracing::debug!(%error, "no Event written");
         }
-        if self.queue.try_send(notice.clone()).is_ok() {
-            self.said.insert(notice, now);
-        } else {
-            self.dropped += 1;
-        }
-    }
-
-    /// How many notices found the queue full.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped
     }
 }
 
@@ -93,11 +80,16 @@ struct Writer {
     left: u32,
     /// When there is one more.
     next: Instant,
+    /// When each was last taken.
+    said: BTreeMap<Notice, Instant>,
 }
 
 impl Writer {
     async fn write(mut self, mut notices: Receiver<Notice>) {
         while let Some(notice) = notices.recv().await {
+            if !self.is_news(&notice) {
+                continue;
+            }
             self.wait_for_a_turn().await;
             let mut delay = self.timing.retry;
             for attempt in 1..=TRIES {
@@ -119,6 +111,16 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn is_news(&mut self, notice: &Notice) -> bool {
+        let now = Instant::now();
+        self.said.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
+        if self.said.len() >= REMEMBERED || self.said.contains_key(notice) {
+            return false;
+        }
+        self.said.insert(notice.clone(), now);
+        true
     }
 
     async fn wait_for_a_turn(&mut self) {

@@ -27,14 +27,13 @@ use kube::{Api, Client, Config};
 use super::kubernetes::{HEADLESS, OTHER_PROXY, SERVICE_NAME};
 use super::{Finding, Rejected, Severity, Update};
 use crate::model::{Change, Kind, Object, ObjectKey};
-use events::Events;
 use held::Held;
 use pace::{Pace, PaceLayer};
 use received::Watched;
 use watch::{Answer, Heard, Wanted, listen};
 
 pub use access::{Access, NoAccess};
-pub use events::Notice;
+pub use events::{Notice, Notices};
 pub use trouble::Trouble;
 
 /// How many changes are taken in one go at most, lest a flood holds up what was received first.
@@ -91,7 +90,7 @@ pub struct KubeSource {
     held: Held,
     holding: bool,
     rejected: BTreeMap<ObjectKey, Vec<Rejected>>,
-    events: Events,
+    notices: Notices,
     errors: BTreeMap<(Kind, String), u64>,
     next: Update,
     /// When it was first asked.
@@ -126,7 +125,7 @@ impl KubeSource {
             held: Held::default(),
             holding: false,
             rejected: BTreeMap::new(),
-            events: Events::start(
+            notices: Notices::start(
                 Client::try_from(config.clone()).map_err(|error| no_client(&error))?,
                 node,
                 timing,
@@ -169,16 +168,10 @@ impl KubeSource {
         &self.errors
     }
 
-    /// Tells the owner of an object, by a Kubernetes Event: each thing once an hour, and not too many in all. Does not
-    /// wait; what cannot be written is dropped.
-    pub fn notify(&mut self, notice: Notice) {
-        self.events.take(notice);
-    }
-
-    /// How many notices were dropped because too many waited.
+    /// Where to tell the owners of objects what they should know, by Kubernetes Events.
     #[must_use]
-    pub fn notices_dropped(&self) -> u64 {
-        self.events.dropped()
+    pub fn notices(&self) -> Notices {
+        self.notices.clone()
     }
 
     fn take(&mut self, heard: Heard) {
@@ -245,7 +238,7 @@ impl KubeSource {
         for rejected in rejected.iter().filter(|rejected| !known.contains(rejected)) {
             self.next.findings.push(Finding::rejected(rejected));
             let message = format!("{}: {}", rejected.field, rejected.reason);
-            self.events.take(Notice { object: key.clone(), reason: "UnusableField", message });
+            self.notices.tell(Notice { object: key.clone(), reason: "UnusableField", message });
         }
         if rejected.is_empty() {
             self.rejected.remove(key);
