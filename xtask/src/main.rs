@@ -8,6 +8,7 @@
 mod abi;
 mod ci;
 mod demo;
+mod image;
 mod lint;
 mod rights;
 mod setup;
@@ -35,6 +36,8 @@ enum Verb {
     Test(test::Options),
     /// Show the load balancer at work in network namespaces (needs root)
     Demo(demo::Options),
+    /// Make a container image, an OCI archive with the agent as a static binary, without a daemon
+    Image(image::Options),
     /// Check formatting, clippy, the house laws and licences
     Lint,
     /// Check the house laws by reading the source: sizes, `unsafe`, direction of `use` lines
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(),
         Verb::Test(options) => test::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Image(options) => image::run(&options),
         Verb::Lint => lint::run(),
         Verb::Tidy => tidy::run(),
         Verb::Abi(options) => abi::run(&options),
