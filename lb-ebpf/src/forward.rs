@@ -44,13 +44,13 @@ pub(crate) fn shortcut<A: Family>(frame: &Frame, l3: usize) -> Result<u32, Verdi
     if !is_fresh(&entry.entry.shortcut) && !renew(frame, &key, &mut entry) {
         return Err(Verdict::ShortcutLeft);
     }
-    let shortcut = entry.entry.shortcut;
+    let shortcut = &entry.entry.shortcut;
     let lifetime = lifetime::<A>(frame, l3).ok_or(Verdict::ShortcutLeft)?;
     if lifetime <= 1 || (segment.end - l3) as u32 > shortcut.mtu {
         return Err(Verdict::ShortcutLeft);
     }
-    match send(frame, &segment, &entry.entry, lifetime) {
-        Ok(()) => Ok(shortcut.ifindex),
+    match send(frame, &segment, entry.entry, lifetime) {
+        Ok(()) => Ok(entry.entry.shortcut.ifindex),
         Err(Refused) => Err(Verdict::DroppedRewriteFailed),
     }
 }
@@ -84,8 +84,8 @@ fn is_fresh<A: Address>(shortcut: &Shortcut<A>) -> bool {
 /// rows that the flow lives. `false`: there is none.
 #[inline(never)]
 fn renew<A: Family>(frame: &Frame, key: &Key<A>, entry: &mut Entry<A>) -> bool {
-    let row = entry.entry.row;
-    let out = Word::new(key.rewritten(&row).at(Hook::EGRESS));
+    let row = &entry.entry.row;
+    let out = Word::new(key.rewritten(row).at(Hook::EGRESS));
     let Ok(other) = maps::settled(&out) else { return false };
     if other.row.flags.has(FlowFlags::PENDING) {
         return false;

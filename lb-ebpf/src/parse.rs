@@ -4,7 +4,6 @@
 //! later fragments lack. Invariant: a segment that comes out has the ports of its flow.
 
 use lb_common::abi::{Hook, Verdict};
-use lb_common::address::Protocol;
 use lb_common::wire::{Depth, Fragment, NotOurs, Segment};
 
 use crate::fragment;
@@ -15,12 +14,7 @@ use crate::packet::Packet;
 #[inline(always)]
 pub(crate) fn plain<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Result<Segment<A>, Verdict>> {
     match A::segment(packet, l3, Depth::Plain) {
-        Ok(segment)
-            if segment.fragment != Fragment::Whole
-                || (segment.protocol != Protocol::TCP && segment.protocol != Protocol::UDP) =>
-        {
-            None
-        }
+        Ok(segment) if segment.fragment != Fragment::Whole => None,
         Ok(segment) => Some(Ok(segment)),
         Err(NotOurs::Extended) => None,
         Err(why) => Some(Err(verdict(why))),

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use lb_common::abi::{FlowEntry, FlowKey, FlowRow, FrontendFlags, Hook, Shortcut, Verdict};
 use lb_common::address::{Address, Port, Protocol, V4, V6};
 use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold, sockets_of};
-use lb_userspace::datapath::clock::Clock;
 use lb_userspace::datapath::kernel::FlowTables;
 use lb_userspace::tables::Family;
 
@@ -17,11 +16,15 @@ const OURS: [u8; 6] = [2, 0, 0, 0, 0, 0x66];
 
 /// A settled flow from outside to a backend on another node, and what it was masqueraded with.
 fn settled<A: Family>(datapath: &mut Datapath, ends: &Ends, protocol: Protocol) -> SocketAddr {
+    // Loaded now, which takes longer than a shortcut lives.
+    datapath.from_wire(&[0; 60]);
     let backend = ends.backends[2];
     let flags = FrontendFlags::EXTERNAL;
     let service =
         Service { frontend: Some(ends.vip), protocol, backends: &[backend], flags, ..Service::default() };
     datapath.publish::<A>(&service).unwrap();
+    let clock = Service { frontend: Some(ends.other_vip), protocol: Protocol::TCP, ..service };
+    datapath.publish::<A>(&clock).unwrap();
     let frame = |from, to, flags| match protocol {
         Protocol::TCP => Frame::tcp(from, to, flags).build(),
         _ => Frame::udp(from, to).build(),
@@ -40,13 +43,21 @@ fn settled<A: Family>(datapath: &mut Datapath, ends: &Ends, protocol: Protocol) 
     node
 }
 
+/// The datapath's clock, by a flow that begins now: the agent's own reckoning is too coarse for what lives a second.
+fn now<A: Family>(datapath: &mut Datapath, ends: &Ends, tables: fn(&Datapath) -> FlowTables<A>) -> u32 {
+    let stranger = SocketAddr::new(ends.router, 40_000);
+    let began = |rows: Vec<(FlowKey<A>, FlowRow<A>)>| rows.iter().map(|(_, row)| row.since).max();
+    datapath.from_net(&Frame::tcp(stranger, ends.other_vip, "S").build());
+    began(tables(datapath).embryonic.rows().unwrap()).expect("the flow is half-open")
+}
+
 /// Gives the flow's row under `from -> to` a way out and the other end `source`, with `port` behind the destination.
 fn give_way<A: Address>(
     tables: &FlowTables<A>,
     (from, to): (SocketAddr, SocketAddr),
     protocol: Protocol,
     (source, port): (SocketAddr, u16),
-    mtu: u32,
+    (made, mtu): (u32, u32),
 ) {
     let key = FlowKey {
         src: A::from_ip(from.ip()).unwrap(),
@@ -61,7 +72,7 @@ fn give_way<A: Address>(
     let words = |mac: [u8; 6]| bytemuck::cast::<[u8; 6], [u16; 3]>(mac);
     let shortcut = Shortcut {
         route_generation: 0,
-        made: Clock::read().unwrap().now().unwrap(),
+        made,
         addr: A::from_ip(source.ip()).unwrap(),
         port: Port::new(source.port()),
         other_port: Port::new(port),
@@ -103,8 +114,9 @@ fn wire_to_wire<A: Family>(ends: &Ends, tables: fn(&Datapath) -> FlowTables<A>) 
         assert_eq!((early.verdict, early.action), (Verdict::ShortcutLeft, PASS), "no way is known yet");
         assert_eq!(early.frame, request.build());
 
-        give_way(&tables(&datapath), (client, vip), protocol, (node, backend.port()), 1_500);
-        give_way(&tables(&datapath), (backend, node), protocol, (vip, client.port()), 1_500);
+        let made = now(&mut datapath, ends, tables);
+        give_way(&tables(&datapath), (client, vip), protocol, (node, backend.port()), (made, 1_500));
+        give_way(&tables(&datapath), (backend, node), protocol, (vip, client.port()), (made, 1_500));
         let gone = datapath.from_wire(&request.build());
         assert_eq!((gone.verdict, gone.action), (Verdict::ShortcutTaken, TRANSMIT));
         assert_eq!(gone.frame, hop(&request, node, backend));
@@ -127,7 +139,8 @@ fn left<A: Family>(ends: &Ends, tables: fn(&Datapath) -> FlowTables<A>) {
     let mut datapath = Datapath::load().unwrap();
     let node = settled::<A>(&mut datapath, ends, Protocol::TCP);
     let way = (node, ends.backends[2].port());
-    give_way(&tables(&datapath), (ends.outsider, ends.vip), Protocol::TCP, way, 200);
+    let made = now(&mut datapath, ends, tables);
+    give_way(&tables(&datapath), (ends.outsider, ends.vip), Protocol::TCP, way, (made, 200));
     let plain = Frame::tcp(ends.outsider, ends.vip, "A");
     assert_eq!(datapath.from_wire(&plain.build()).verdict, Verdict::ShortcutTaken);
 
@@ -171,7 +184,8 @@ fn outdated<A: Family>(ends: &Ends, tables: fn(&Datapath) -> FlowTables<A>) {
     let (client, vip, backend) = (ends.outsider, ends.vip, ends.backends[2]);
     let way = (node, backend.port());
     let datagram = Frame::udp(client, vip).build();
-    give_way(&tables(&datapath), (client, vip), Protocol::UDP, way, 1_500);
+    let made = now(&mut datapath, ends, tables);
+    give_way(&tables(&datapath), (client, vip), Protocol::UDP, way, (made, 1_500));
     assert_eq!(datapath.from_wire(&datagram).verdict, Verdict::ShortcutTaken);
     datapath.routes_changed().unwrap();
     assert_eq!(

@@ -1,14 +1,14 @@
-//! The SCTP common header (RFC 9260 section 3.1).
+//! The SCTP common header (RFC 9260 section 3.1), and what the first chunk says of its association.
 //!
 //! Decides nothing; holds four fields. Invariant: the checksum is a CRC32c over the whole packet.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Be32;
+use super::{Be16, Be32};
 use crate::address::Port;
 use crate::flow_state::tcp_flag;
 
-/// An SCTP common header: 12 bytes.
+/// An SCTP common header, and the beginning of the chunk that every packet has behind it: 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SctpHeader {
@@ -20,6 +20,12 @@ pub struct SctpHeader {
     pub tag: Be32,
     /// CRC32c (RFC 9260 appendix A), the least significant byte first.
     pub checksum: [u8; 4],
+    /// What the first chunk is.
+    pub first_chunk: u8,
+    /// Its flags.
+    pub chunk_flags: u8,
+    /// Its length in bytes.
+    pub chunk_len: Be16,
 }
 
 impl SctpHeader {
@@ -58,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_ports_come_first() {
-        let bytes = [0x0b, 0xb8, 0x00, 0x50, 0, 0, 0, 9, 1, 2, 3, 4];
+        let bytes = [0x0b, 0xb8, 0x00, 0x50, 0, 0, 0, 9, 1, 2, 3, 4, 14, 0, 0, 4];
         let header = bytes[..].read::<SctpHeader>(0).unwrap();
         assert_eq!((header.src_port.get(), header.dst_port.get(), header.tag.get()), (3_000, 80, 9));
         assert_eq!(core::mem::offset_of!(SctpHeader, checksum), SctpHeader::CHECKSUM);

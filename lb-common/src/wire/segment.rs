@@ -55,16 +55,16 @@ pub enum NotOurs {
     Transport,
     /// A header is cut short or contradicts itself.
     Malformed,
-    /// It has extension headers, which a [`Depth::Plain`] look does not step over.
+    /// It has extension headers, or a transport other than TCP and UDP, which a [`Depth::Plain`] look leaves out.
     Extended,
 }
 
 /// How far to look for the transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Right behind the network header: nearly every packet, and a tenth of the work for the verifier.
+    /// TCP and UDP right behind the network header: nearly every packet, and a tenth of the work for the verifier.
     Plain,
-    /// Behind IPv6 extension headers too.
+    /// Every transport that services have, behind IPv6 extension headers too.
     Extensions,
 }
 
@@ -79,7 +79,7 @@ pub trait Network: Address {
 
 impl Network for V4 {
     #[inline(always)]
-    fn segment<B: Bytes + ?Sized>(packet: &B, l3: usize, _depth: Depth) -> Result<Segment<Self>, NotOurs> {
+    fn segment<B: Bytes + ?Sized>(packet: &B, l3: usize, depth: Depth) -> Result<Segment<Self>, NotOurs> {
         let ip = packet.read::<Ipv4Header>(l3).ok_or(NotOurs::Malformed)?;
         let header_len = ip.header_len().ok_or(NotOurs::Malformed)?;
         let end = end_of(packet, l3, ip.total_len.get() as usize);
@@ -96,7 +96,7 @@ impl Network for V4 {
         } else {
             Fragment::Whole
         };
-        transport(packet, Segment { fragment, l3, l4, end, ..blank(ip.src, ip.dst, ip.protocol) })
+        transport(packet, Segment { fragment, l3, l4, end, ..blank(ip.src, ip.dst, ip.protocol) }, depth)
     }
 }
 
@@ -115,8 +115,8 @@ impl Network for V6 {
         let segment = Segment { l3, l4, end, ..blank(ip.src, ip.dst, ip.next) };
         match depth {
             Depth::Plain if Extension::of(ip.next).is_some() => Err(NotOurs::Extended),
-            Depth::Plain => transport(packet, segment),
-            Depth::Extensions => transport(packet, behind_extensions(packet, segment)?),
+            Depth::Plain => transport(packet, segment, depth),
+            Depth::Extensions => transport(packet, behind_extensions(packet, segment)?, depth),
         }
     }
 }
@@ -172,7 +172,11 @@ fn blank<A: Address>(src: A, dst: A, protocol: Protocol) -> Segment<A> {
 
 /// Reads ports and flags.
 #[inline(always)]
-fn transport<A: Address, B: Bytes + ?Sized>(packet: &B, segment: Segment<A>) -> Result<Segment<A>, NotOurs> {
+fn transport<A: Address, B: Bytes + ?Sized>(
+    packet: &B,
+    segment: Segment<A>,
+    depth: Depth,
+) -> Result<Segment<A>, NotOurs> {
     if segment.protocol != Protocol::TCP
         && segment.protocol != Protocol::UDP
         && segment.protocol != Protocol::SCTP
@@ -186,6 +190,7 @@ fn transport<A: Address, B: Bytes + ?Sized>(packet: &B, segment: Segment<A>) -> 
     match segment.protocol {
         Protocol::TCP => tcp(packet, segment),
         Protocol::UDP => udp(packet, segment),
+        _ if depth == Depth::Plain => Err(NotOurs::Extended),
         Protocol::SCTP => sctp(packet, segment),
         _ if segment.l4 + size_of::<IcmpHeader>() > segment.end => Err(NotOurs::Malformed),
         _ => Ok(segment),
@@ -219,13 +224,10 @@ fn udp<A: Address, B: Bytes + ?Sized>(packet: &B, segment: Segment<A>) -> Result
 #[inline(always)]
 fn sctp<A: Address, B: Bytes + ?Sized>(packet: &B, segment: Segment<A>) -> Result<Segment<A>, NotOurs> {
     let header = packet.read::<SctpHeader>(segment.l4).ok_or(NotOurs::Malformed)?;
-    let chunk = segment.l4 + size_of::<SctpHeader>();
-    if chunk > segment.end {
+    if segment.l4 + size_of::<SctpHeader>() > segment.end {
         return Err(NotOurs::Malformed);
     }
-    let whole_chunk = chunk + size_of::<[u8; 4]>() <= segment.end;
-    let flags =
-        if whole_chunk { packet.read::<[u8; 4]>(chunk).map_or(0, |[kind, ..]| signals(kind)) } else { 0 };
+    let flags = signals(header.first_chunk);
     Ok(Segment { src_port: header.src_port, dst_port: header.dst_port, tcp_flags: flags, ..segment })
 }
 
