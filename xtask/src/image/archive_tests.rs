@@ -1,3 +1,5 @@
+//! An archive is read back by somebody who knows only the specification: by digests, from the index to the binary.
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
