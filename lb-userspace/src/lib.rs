@@ -10,5 +10,6 @@ pub mod model;
 pub mod net;
 pub mod plan;
 pub mod reconcile;
+pub mod serve;
 pub mod source;
 pub mod tables;

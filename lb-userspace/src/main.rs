@@ -4,11 +4,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use lb_userspace::cmd::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().run().unwrap_or_else(|error| {
+    Cli::read().and_then(|cli| cli.run()).unwrap_or_else(|error| {
         eprintln!("switchboard: {error:#}");
         ExitCode::FAILURE
     })

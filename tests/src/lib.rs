@@ -25,6 +25,7 @@
 pub mod agent;
 pub mod apiserver;
 pub mod capture;
+pub mod http;
 pub mod lab;
 pub mod manifests;
 pub mod packets;

@@ -12,11 +12,12 @@ mod objects;
 pub mod output;
 pub mod plan;
 pub mod run;
+mod settings;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 /// The API server's client logs what it returns, too; `source::kube` tells it better.
@@ -39,6 +40,12 @@ pub struct Cli {
     log_level: String,
     #[command(subcommand)]
     command: Command,
+    /// What `run` would run with, as a configuration file; empty for every other command.
+    #[arg(skip)]
+    effective: String,
+    /// What is to be told of settings without a meaning.
+    #[arg(skip)]
+    notes: Vec<String>,
 }
 
 /// How log lines look.
@@ -62,12 +69,47 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the command line and, for `run`, the environment and configuration files. Ends the process where the
+    /// command line is wrong or asks for help.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or has what means nothing.
+    pub fn read() -> anyhow::Result<Self> {
+        let command = Self::command();
+        let given = std::env::args_os().collect();
+        let expanded = settings::expand(&command, given, |name| std::env::var_os(name))?;
+        let matches = command.clone().try_get_matches_from(&expanded.arguments);
+        let read = matches.and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
+        let (mut cli, matches) = read.unwrap_or_else(|error| {
+            if error.use_stderr() {
+                let named = error.to_string();
+                let elsewhere = |(name, _): &(&String, &String)| named.contains(&format!("--{name}"));
+                for (name, origin) in expanded.origins.iter().filter(elsewhere) {
+                    eprintln!("note: --{name} was set by {origin}");
+                }
+            }
+            error.exit()
+        });
+        if let Some(run) = matches.subcommand_matches("run") {
+            cli.effective = settings::effective(&command, run, &expanded);
+            cli.notes = expanded.notes;
+        }
+        Ok(cli)
+    }
+
     /// Does what the command line says.
     ///
     /// # Errors
     /// Where that failed; the message says what was tried and what to do.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         self.start_logging()?;
+        if let Command::Run(args) = &self.command
+            && args.dry_run()
+        {
+            output::print_text(&self.effective)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        self.notes.iter().for_each(|note| tracing::info!("{note}"));
         match &self.command {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(args),

@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod attach_xdp;
+pub mod census;
 pub mod clock;
 pub mod fake;
 pub mod faulty;

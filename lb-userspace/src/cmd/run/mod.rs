@@ -5,6 +5,9 @@
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
 mod interfaces;
+mod observe;
+mod options;
+mod report;
 mod surroundings;
 mod sweep;
 
@@ -32,8 +35,11 @@ use crate::plan::decision::Decision;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
+use crate::serve;
 use crate::source::Update;
 use interfaces::{Interfaces, Ways};
+use options::{ConfigurationArgs, ServeArgs};
+use report::{Arrival, Reporter};
 use surroundings::Surroundings;
 use sweep::Sweeper;
 
@@ -63,6 +69,10 @@ pub struct Args {
     masquerade_ports: (u16, u16),
     #[command(flatten)]
     node: NodeArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(flatten)]
+    configuration: ConfigurationArgs,
     #[command(flatten)]
     sizes: SizeArgs,
 }
@@ -112,6 +122,13 @@ impl SizeArgs {
     }
 }
 
+impl Args {
+    /// Is only the configuration to be shown?
+    pub(super) fn dry_run(&self) -> bool {
+        self.configuration.dry_run
+    }
+}
+
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -146,6 +163,7 @@ struct Agent {
     reconciler: Reconciler<KernelMaps>,
     interfaces: Interfaces,
     sweeper: Sweeper,
+    reporter: Reporter,
     started: Instant,
     _lock: crate::datapath::pins::Lock,
 }
@@ -169,10 +187,17 @@ impl Agent {
         let max_table = args.sizes.max_maglev_slots;
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table };
         let reconciler = Reconciler::new(maps, capacity, terms)?;
+        let (reporter, observe) = report::pair(&pins);
+        let told = source.owners();
+        let tell = {
+            let told = told.clone();
+            move |notice| report::tell_notice(notice, &told)
+        };
+        serve::start(args.serve.options(), reporter.board(), observe, tell)?;
         let ways = Ways { tc: args.attach, xdp: args.xdp };
         let interfaces = Interfaces::new(ebpf, pins.clone(), ways, args.pod_interfaces.clone())?;
         Ok(Self {
-            told: source.owners(),
+            told,
             source,
             read: false,
             state: State::new(node_name),
@@ -181,6 +206,7 @@ impl Agent {
             reconciler,
             interfaces,
             sweeper: Sweeper::new(&pins, clock)?,
+            reporter,
             started: Instant::now(),
             _lock: lock,
         })
@@ -192,6 +218,7 @@ impl Agent {
         let mut audits = every(AUDIT_EVERY);
         let mut sweeps = every(sweep::EVERY);
         loop {
+            self.reporter.heard();
             let wake = self.wake_at();
             tokio::select! {
                 _ = terminated.recv() => break,
@@ -206,7 +233,10 @@ impl Agent {
                     self.due().await;
                 }
                 _ = audits.tick(), if self.read => self.audit(),
-                _ = sweeps.tick() => self.sweeper.sweep(),
+                _ = sweeps.tick() => {
+                    self.sweeper.sweep();
+                    self.reporter.count(self.reconciler.tables());
+                }
             }
         }
         tracing::info!("stopped; Services go on working as they are");
@@ -215,7 +245,7 @@ impl Agent {
 
     /// The first full read replaces what a previous agent left; then programs go onto interfaces.
     async fn take_in(&mut self, update: Update) {
-        let began = Instant::now();
+        let mut arrival = self.reporter.received(&update, &self.state);
         objects::tell(&update.findings);
         let addresses = node_addresses(&self.state);
         let mut differs = !self.read || !update.findings.is_empty();
@@ -226,33 +256,37 @@ impl Agent {
             return;
         }
         self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler);
-        let services = self.plan();
+        let services = self.plan(&mut arrival);
         let first = !std::mem::replace(&mut self.read, true);
         let report = if first {
             self.reconciler.sync_all(services, self.started.elapsed())
         } else {
             self.reconciler.sync(services, self.started.elapsed())
         };
+        self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
         if first || addresses != node_addresses(&self.state) {
             self.interfaces.update(&node_addresses(&self.state)).await;
         }
-        self.tell_report(&report, began);
+        self.reporter.attached(self.interfaces.attached());
+        self.tell_report(&report, arrival.began);
     }
 
     /// An address may have come or gone.
     fn look_around(&mut self) {
-        let began = Instant::now();
+        let mut arrival = Arrival::now();
         if self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler) {
-            let services = self.plan();
+            let services = self.plan(&mut arrival);
             let report = self.reconciler.sync(services, self.started.elapsed());
-            self.tell_report(&report, began);
+            self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
+            self.tell_report(&report, arrival.began);
         }
     }
 
     /// Plans what is dirty, and says what is refused.
-    fn plan(&mut self) -> Vec<(ObjectName, Vec<Decision>)> {
+    fn plan(&mut self, arrival: &mut Arrival) -> Vec<(ObjectName, Vec<Decision>)> {
         let planned = decide::dirty(&mut self.state, &mut self.owners);
         tell_refusals(planned.values().flat_map(|planned| &planned.refused), &self.told);
+        self.reporter.planned(arrival, &self.state, &planned);
         planned.into_iter().map(|(name, planned)| (name, planned.decisions)).collect()
     }
 
@@ -260,13 +294,18 @@ impl Agent {
     async fn due(&mut self) {
         let report = self.reconciler.sync([], self.started.elapsed());
         tell_troubles(&report, &self.told);
+        self.reporter.settled(&self.reconciler, &report);
         if self.interfaces.retry_at().is_some_and(|at| at <= Instant::now()) {
             self.interfaces.update(&node_addresses(&self.state)).await;
         }
     }
 
     fn audit(&mut self) {
-        match self.reconciler.audit(self.started.elapsed()) {
+        let audit = self.reconciler.audit(self.started.elapsed());
+        if let Ok(audit) = &audit {
+            self.reporter.audited(&self.reconciler, audit);
+        }
+        match audit {
             Ok(audit) if audit.drift > 0 => {
                 tracing::warn!(operations = audit.drift, "the maps were not what they should be; repaired");
                 tell_troubles(&audit.report, &self.told);

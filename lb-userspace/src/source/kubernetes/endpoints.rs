@@ -53,7 +53,7 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
 /// RFC 3339, with or without a fraction. It is for measurements only, so what cannot be read is passed over.
 fn triggered(source: &Source) -> Option<Duration> {
     let text = source.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
-    let time: k8s_openapi::jiff::Timestamp = text.parse().ok()?;
+    let time: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(time.as_nanosecond()).ok().map(Duration::from_nanos)
 }
 

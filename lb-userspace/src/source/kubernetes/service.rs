@@ -231,7 +231,11 @@ fn affinity(spec: &ServiceSpec, report: &mut Report) -> Option<u32> {
     Some(report.keep(field, valid).unwrap_or(AFFINITY_SECONDS).unsigned_abs())
 }
 
+/// Only load balancers ask (C45).
 fn health_check(spec: &ServiceSpec, report: &mut Report) -> Option<u16> {
+    if spec.type_.as_deref() != Some("LoadBalancer") {
+        return None;
+    }
     let number = spec.health_check_node_port.filter(|&number| number != 0)?;
     report.keep(FieldPath::of("spec.healthCheckNodePort"), port(number))
 }
