@@ -25,7 +25,7 @@ pub struct Segment<A: Address> {
     pub dst_port: Port,
     /// TCP, UDP, SCTP, or the family's ICMP.
     pub protocol: Protocol,
-    /// TCP's flags, or what SCTP's first chunk means in them ([`super::sctp::signals`]); 0 for others.
+    /// TCP's flags, or what SCTP's first chunk means in them; 0 for others.
     pub tcp_flags: u8,
     /// Whether it is a part of a datagram.
     pub fragment: Fragment,
