@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, SlicedPacket};
+use etherparse::{PacketBuilder, SlicedPacket};
 use lb_common::abi::Verdict;
 use lb_common::address::{Protocol, V4, V6};
-use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold};
+use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold, too_big};
 use lb_userspace::tables::Family;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -129,29 +129,6 @@ fn fragments<A: Family>(ends: &Ends) {
 #[test]
 fn c40_later_fragments_follow_the_first() {
     both((fragments::<V4>, fragments::<V6>));
-}
-
-/// An ICMP error from `from` to `to` about `about` (a frame): a packet too big for 1300 bytes.
-fn too_big(from: std::net::IpAddr, to: std::net::IpAddr, about: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    let macs = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let ethernet = PacketBuilder::ethernet2(macs.0, macs.1);
-    match (from, to) {
-        (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
-            let kind = Icmpv4Type::DestinationUnreachable(
-                etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1_300 },
-            );
-            let builder = ethernet.ipv4(from.octets(), to.octets(), 64).icmpv4(kind);
-            builder.write(&mut frame, &about[14..14 + 28]).unwrap();
-        }
-        (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
-            let kind = Icmpv6Type::PacketTooBig { mtu: 1_300 };
-            let builder = ethernet.ipv6(from.octets(), to.octets(), 64).icmpv6(kind);
-            builder.write(&mut frame, &about[14..14 + 48]).unwrap();
-        }
-        _ => panic!("ends of two families"),
-    }
-    frame
 }
 
 fn icmp_errors<A: Family>(ends: &Ends) {

@@ -5,6 +5,8 @@
 
 mod ends;
 mod frame;
+mod icmp;
+mod programs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ use lb_userspace::tables::{Family, MapOp, Maps as _};
 
 pub use ends::{Ends, Law, both};
 pub use frame::{Frame, checksums_hold, sockets_of};
+pub use icmp::too_big;
+pub use programs::Instructions;
 
 use crate::lab::{PIN_ROOT, remove_leftovers};
 
@@ -76,13 +80,18 @@ pub struct Service<'a> {
 impl Datapath {
     /// Loads programs and maps.
     pub fn load() -> Result<Self> {
+        Self::load_sized(&sizes())
+    }
+
+    /// Loads programs and maps, with as many rows for each map as `sizes` says, else its default.
+    pub fn load_sized(sizes: &Sizes) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         remove_leftovers()?;
         let name = format!("sb{}-p{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let root = Path::new(PIN_ROOT).join(name);
         let pins = Pins::at(&root);
         pins.prepare()?;
-        let programs = object::load(Some(&pins), &sizes())?;
+        let programs = object::load(Some(&pins), sizes)?;
         let verdicts = MapData::from_pin(pins.map(abi::VERDICTS)).context("opening VERDICTS")?;
         let datapath = Self {
             programs,
@@ -128,20 +137,6 @@ impl Datapath {
             flags: InterfaceFlags::default(),
         };
         kernel::interfaces(&self.pins)?.put(&LOOPBACK, &row).context("writing INTERFACES")
-    }
-
-    /// The programs, by name, with the instructions that the verifier looked at and those of the program.
-    pub fn instruction_counts(&mut self) -> Result<Vec<(&'static str, u32, u32)>> {
-        let mut counts = Vec::new();
-        for name in object::CLASSIFIERS {
-            let info = object::classifier(&mut self.programs, name)?.info()?;
-            let size = info.size_translated().unwrap_or(0) / 8;
-            counts.push((name, info.verified_instruction_count().unwrap_or(0), size));
-        }
-        let info = object::xdp(&mut self.programs, object::XDP_PROGRAM)?.info()?;
-        let size = info.size_translated().unwrap_or(0) / 8;
-        counts.push((object::XDP_PROGRAM, info.verified_instruction_count().unwrap_or(0), size));
-        Ok(counts)
     }
 
     /// Publishes a service port; its backends get ids of their own, which it returns.
@@ -293,7 +288,8 @@ impl Datapath {
         self.run(object::XDP_PROGRAM, frame).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    fn counters(&self) -> Result<Vec<u64>> {
+    /// The verdicts' counters, in the order of [`Verdict::ALL`].
+    pub fn counters(&self) -> Result<Vec<u64>> {
         (0..Verdict::COUNT)
             .map(|index| Ok(self.verdicts.get(&index, 0).context("reading VERDICTS")?.iter().sum()))
             .collect()
