@@ -29,6 +29,7 @@ pub mod http;
 pub mod lab;
 pub mod manifests;
 pub mod packets;
+pub mod peers;
 pub mod poll;
 pub mod scene;
 pub mod traffic;

@@ -1,0 +1,202 @@
+//! The rules of kube-proxy's iptables mode: one long chain for all Services, a chain for each service and endpoint.
+//!
+//! Decides the script for `iptables-restore --noflush`. Must not run it. Invariant: as kube-proxy's own, a change writes
+//! the long chain anew, and of the others those that changed.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::{Service, hash};
+
+const MARK: &str = "0x4000/0x4000";
+
+/// The whole ruleset.
+pub(super) fn whole(services: &[Service], pods: &str) -> String {
+    let mut script = filter();
+    nat(&mut script, true, services, services.iter(), None, pods);
+    script
+}
+
+/// A change to one Service.
+pub(super) fn change(
+    services: &[Service],
+    before: Option<&Service>,
+    after: Option<&Service>,
+    pods: &str,
+) -> String {
+    let mut script = filter();
+    nat(&mut script, false, services, after.into_iter(), before.map(|before| (before, after)), pods);
+    script
+}
+
+/// The filter table, which kube-proxy writes every time.
+fn filter() -> String {
+    let mut script = "*filter\n".to_owned();
+    let chains =
+        ["KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL"];
+    chains.iter().for_each(|chain| say(&mut script, &format!(":{chain} - [0:0]")));
+    say(&mut script, "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP");
+    say(&mut script, &format!("-A KUBE-FORWARD -m mark --mark {MARK} -j ACCEPT"));
+    say(&mut script, "-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+    say(&mut script, "COMMIT");
+    script
+}
+
+/// The jumps from the kernel's own chains, which are made once.
+fn jumps(script: &mut String) {
+    for (chain, to, new) in [
+        ("INPUT", "KUBE-NODEPORTS", false),
+        ("INPUT", "KUBE-EXTERNAL-SERVICES", true),
+        ("INPUT", "KUBE-PROXY-FIREWALL", true),
+        ("FORWARD", "KUBE-PROXY-FIREWALL", true),
+        ("FORWARD", "KUBE-FORWARD", false),
+        ("FORWARD", "KUBE-SERVICES", true),
+        ("FORWARD", "KUBE-EXTERNAL-SERVICES", true),
+        ("OUTPUT", "KUBE-PROXY-FIREWALL", true),
+        ("OUTPUT", "KUBE-SERVICES", true),
+    ] {
+        let state = if new { "-m conntrack --ctstate NEW " } else { "" };
+        say(script, &format!("-A {chain} {state}-j {to}"));
+    }
+}
+
+/// The nat table: the frame, `written` Services' chains, and all Services in the long chain.
+fn nat<'a>(
+    script: &mut String,
+    first: bool,
+    services: &[Service],
+    written: impl Iterator<Item = &'a Service>,
+    changed: Option<(&Service, Option<&Service>)>,
+    pods: &str,
+) {
+    if first {
+        say(script, "*filter");
+        jumps(script);
+        say(script, "COMMIT");
+    }
+    say(script, "*nat");
+    for chain in ["KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"] {
+        say(script, &format!(":{chain} - [0:0]"));
+    }
+    let mut rules = String::new();
+    for service in written {
+        chains(script, &mut rules, service, pods);
+    }
+    if first {
+        say(&mut rules, "-A PREROUTING -j KUBE-SERVICES");
+        say(&mut rules, "-A OUTPUT -j KUBE-SERVICES");
+        say(&mut rules, "-A POSTROUTING -j KUBE-POSTROUTING");
+    }
+    say(&mut rules, &format!("-A KUBE-POSTROUTING -m mark ! --mark {MARK} -j RETURN"));
+    say(&mut rules, "-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000");
+    say(&mut rules, "-A KUBE-POSTROUTING -j MASQUERADE --random-fully");
+    say(&mut rules, "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000");
+    for service in services.iter().filter(|service| !service.endpoints.is_empty()) {
+        let to = chain(service);
+        say(&mut rules, &format!("-A KUBE-SERVICES {} -j {to}", matches(service, "cluster IP")));
+    }
+    say(&mut rules, "-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS");
+    gone(script, &mut rules, changed);
+    script.push_str(&rules);
+    say(script, "COMMIT");
+}
+
+/// A Service's chains: declared in `script`, filled in `rules`.
+fn chains(script: &mut String, rules: &mut String, service: &Service, pods: &str) {
+    let own = chain(service);
+    say(script, &format!(":{own} - [0:0]"));
+    say(rules, &format!("-A {own} {} ! -s {pods} -j KUBE-MARK-MASQ", matches(service, "cluster IP")));
+    let (count, protocol) = (service.endpoints.len(), service.protocol());
+    for (index, endpoint) in service.endpoints.iter().enumerate() {
+        let to = endpoint_chain(service, *endpoint);
+        say(script, &format!(":{to} - [0:0]"));
+        let left = count - index;
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand endpoints")]
+        let random = if left > 1 {
+            format!("-m statistic --mode random --probability {:.10} ", 1.0 / left as f64)
+        } else {
+            String::new()
+        };
+        let comment = format!("-m comment --comment \"{} -> {endpoint}\"", service.name);
+        say(rules, &format!("-A {own} {comment} {random}-j {to}"));
+        say(
+            rules,
+            &format!("-A {to} -m comment --comment {} -s {} -j KUBE-MARK-MASQ", service.name, endpoint.ip()),
+        );
+        say(
+            rules,
+            &format!(
+                "-A {to} -m comment --comment {} -m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}",
+                service.name
+            ),
+        );
+    }
+}
+
+/// Removes the chains that nobody jumps to any more.
+fn gone(script: &mut String, rules: &mut String, changed: Option<(&Service, Option<&Service>)>) {
+    let Some((before, after)) = changed else { return };
+    let kept = after.map_or(&[][..], |after| &after.endpoints);
+    let mut names: Vec<String> = before
+        .endpoints
+        .iter()
+        .filter(|endpoint| !kept.contains(endpoint))
+        .map(|endpoint| endpoint_chain(before, *endpoint))
+        .collect();
+    if after.is_none() {
+        names.push(chain(before));
+    }
+    for name in names {
+        // Declared, hence emptied, hence free to go.
+        say(script, &format!(":{name} - [0:0]"));
+        say(rules, &format!("-X {name}"));
+    }
+}
+
+fn matches(service: &Service, what: &str) -> String {
+    let (ip, port, protocol) = (service.frontend.ip(), service.frontend.port(), service.protocol());
+    format!(
+        "-m comment --comment \"{} {what}\" -m {protocol} -p {protocol} -d {ip} --dport {port}",
+        service.name
+    )
+}
+
+fn chain(service: &Service) -> String {
+    format!("KUBE-SVC-{}", hash(&service.name, 16))
+}
+
+fn endpoint_chain(service: &Service, endpoint: SocketAddr) -> String {
+    format!("KUBE-SEP-{}", hash(&format!("{}{endpoint}", service.name), 16))
+}
+
+fn say(script: &mut String, line: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(script, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::service;
+    use super::*;
+
+    #[test]
+    fn the_last_endpoint_takes_what_is_left() {
+        let script = whole(&[service(1, 3)], "10.244.0.0/16");
+        let odds: Vec<&str> = script
+            .lines()
+            .filter_map(|line| line.split("--probability ").nth(1)?.split(' ').next())
+            .collect();
+        assert_eq!(odds, ["0.3333333333", "0.5000000000"]);
+    }
+
+    #[test]
+    fn a_change_writes_the_long_chain_and_one_service() {
+        let services: Vec<Service> = (1..=50).map(|number| service(number, 2)).collect();
+        let mut after = services.clone();
+        after[7].endpoints.pop();
+        let script = change(&after, Some(&services[7]), Some(&after[7]), "10.244.0.0/16");
+        assert_eq!(script.lines().filter(|line| line.starts_with("-A KUBE-SERVICES -m comment")).count(), 50);
+        assert_eq!(script.lines().filter(|line| line.starts_with(":KUBE-SVC")).count(), 1);
+        assert_eq!(script.lines().filter(|line| line.starts_with("-X KUBE-SEP")).count(), 1);
+    }
+}
