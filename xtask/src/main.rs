@@ -6,6 +6,7 @@
 //! says in words whatever it left out.
 
 mod abi;
+mod bench;
 mod ci;
 mod demo;
 mod image;
@@ -38,6 +39,8 @@ enum Verb {
     Demo(demo::Options),
     /// Make a container image, an OCI archive with the agent as a static binary, without a daemon
     Image(image::Options),
+    /// Measure it beside kube-proxy's kind of rules and plain routing (needs root)
+    Bench(bench::Options),
     /// Check formatting, clippy, the house laws and licences
     Lint,
     /// Check the house laws by reading the source: sizes, `unsafe`, direction of `use` lines
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Image(options) => image::run(&options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Lint => lint::run(),
         Verb::Tidy => tidy::run(),
         Verb::Abi(options) => abi::run(&options),

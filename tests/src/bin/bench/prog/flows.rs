@@ -1,0 +1,114 @@
+//! Established flows: both directions, both protocols, both families, few flows and many.
+//!
+//! Decides the table's rows. Must not know how time is taken. Invariant: the lookup beside a row is of that row's
+//! flows, in that row's table.
+
+use anyhow::{Context as _, Result};
+use lb_common::abi::Verdict;
+use lb_common::address::Protocol;
+
+use super::ground::{Ground, Packet, Wishes};
+use super::harness::{Target, Timing};
+use super::wrapper::{Hook, Recipe};
+use super::{Effort, FAMILIES};
+use crate::figures::{Cell, Plot, Series, Spread, Table};
+use crate::screen::Screen;
+
+/// A direction: the program, the packet and the verdict it must end in.
+const WAYS: [(&str, &str, Packet, Verdict); 2] = [
+    ("to the backend", "pod_ingress", Packet::Forth, Verdict::Forwarded),
+    ("reply", "pod_egress", Packet::Back, Verdict::Replied),
+];
+
+/// Measures; the table and the yardsticks', and a plot.
+pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<(Vec<Table>, Vec<Plot>)> {
+    let mut yardsticks = Table::new(
+        "Yardsticks",
+        &["family", "hook", "flows", "wrapper around an empty program, ns", "one lookup, ns"],
+    );
+    let mut table = Table::new(
+        "Established flows",
+        &["family", "protocol", "way", "hook", "flows", "ns", "one lookup, ns", "ns / lookup"],
+    );
+    let mut series = Vec::new();
+    let most = effort.flows.last().copied().unwrap_or(1);
+    let bar = screen.bar("established flows", FAMILIES.len() * 2 * WAYS.len() * effort.flows.len());
+    for (ipv6, family) in FAMILIES {
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            let wishes = Wishes { flows: most, ..Wishes::plain(ipv6, protocol) };
+            let mut ground = Ground::lay(wishes)?;
+            ground.populate(most).with_context(|| format!("making {most} flows of {family}"))?;
+            let name = if protocol == Protocol::TCP { "TCP" } else { "UDP" };
+            if protocol == Protocol::TCP {
+                yardsticks.rows.extend(measure_yardsticks(&ground, family, effort)?);
+            }
+            for (way, program, packet, verdict) in WAYS {
+                let fd = ground.datapath.program(program)?;
+                let target = Target { program: &fd, verdict };
+                let mut timings = Vec::new();
+                for flows in effort.flows {
+                    let mut harness = ground.harness(ground.varied(packet, Some(*flows)))?;
+                    harness.warm_up(&ground.datapath, &target)?;
+                    let repeat = effort.repeat.max(*flows);
+                    let rounds = (0..effort.rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
+                    let timing = Timing::of(&rounds.collect::<Result<Vec<_>>>()?);
+                    table.rows.push(vec![
+                        Cell::text(family),
+                        Cell::text(name),
+                        Cell::text(way),
+                        Cell::text("tc"),
+                        Cell::Count((*flows).into()),
+                        Cell::Figure(timing.target),
+                        Cell::figure(timing.lookup),
+                        timing.ratio.map_or(Cell::Nothing, Cell::Ratio),
+                    ]);
+                    timings.push(timing);
+                    bar.inc(1);
+                }
+                let points = |pick: fn(&Timing) -> _| timings.iter().map(pick).collect();
+                if protocol == Protocol::TCP {
+                    let points = points(|timing: &Timing| Some(timing.target));
+                    series.push(Series { name: format!("{family} {way}"), points });
+                }
+                if protocol == Protocol::TCP && packet == Packet::Forth {
+                    let points = points(|timing: &Timing| timing.lookup);
+                    series.push(Series { name: format!("one lookup, {family}"), points });
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let plot = Plot {
+        name: "flows".to_owned(),
+        title: "A packet of an established TCP flow".to_owned(),
+        across: "flows that take turns".to_owned(),
+        upwards: "ns".to_owned(),
+        places: effort.flows.iter().map(|flows| crate::show::short(f64::from(*flows))).collect(),
+        logarithmic: false,
+        series,
+    };
+    Ok((vec![yardsticks, table], vec![plot]))
+}
+
+/// What programs at either hook are measured by.
+fn measure_yardsticks(ground: &Ground, family: &str, effort: Effort) -> Result<Vec<Vec<Cell>>> {
+    let mut rows = Vec::new();
+    for hook in [Hook::Tc, Hook::Xdp] {
+        for flows in effort.flows {
+            let recipe = Recipe { hook, ..ground.varied(Packet::Forth, Some(*flows)) };
+            let mut harness = ground.harness(recipe)?;
+            let repeat = effort.repeat.max(*flows);
+            let rounds = (0..effort.rounds).map(|_| harness.yardsticks(repeat));
+            let (wrappers, lookups): (Vec<f64>, Vec<f64>) =
+                rounds.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+            rows.push(vec![
+                Cell::text(family),
+                Cell::text(hook.name()),
+                Cell::Count((*flows).into()),
+                Cell::Figure(Spread::of(&wrappers)),
+                Cell::Figure(Spread::of(&lookups)),
+            ]);
+        }
+    }
+    Ok(rows)
+}

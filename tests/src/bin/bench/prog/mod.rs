@@ -1,0 +1,106 @@
+//! `bench prog`: nanoseconds a packet of every program and path, by BPF_PROG_TEST_RUN.
+//!
+//! Decides which tables there are. Must not know how a packet is restored. Invariant: each figure is net of the
+//! wrapper, which was timed right before and after it.
+
+mod asm;
+mod flows;
+mod ground;
+mod harness;
+mod object;
+mod paths;
+mod services;
+mod wire;
+mod wrapper;
+
+use std::process::Command;
+
+use anyhow::Result;
+use lb_tests::packets::Datapath;
+use serde_json::Value;
+
+use crate::Extent;
+use crate::figures::{Cell, Section, Table};
+use crate::screen::Screen;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    rounds: usize,
+    /// Runs of a program in each round.
+    repeat: u32,
+    /// Flows that take turns.
+    flows: &'static [u32],
+    services: &'static [u32],
+}
+
+impl Effort {
+    fn of(extent: Extent) -> Self {
+        let (flows, services): (&[u32], &[u32]) =
+            (&[1, 1 << 10, 1 << 16, 1 << 20], &[1, 1_000, 10_000, 50_000]);
+        match extent {
+            Extent::Quick => Self { rounds: 3, repeat: 50_000, flows: &flows[..3], services: &[1, 10_000] },
+            Extent::Full => Self { rounds: 9, repeat: 200_000, flows, services },
+        }
+    }
+}
+
+const FAMILIES: [(bool, &str); 2] = [(false, "IPv4"), (true, "IPv6")];
+
+/// Measures.
+pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
+    let effort = Effort::of(extent);
+    let instructions = instructions()?;
+    let (flows, flow_plots) = flows::measure(effort, screen)?;
+    let wire = wire::measure(effort, screen)?;
+    let services = services::measure(effort, screen)?;
+    let paths = paths::measure(effort, screen)?;
+    Ok(Section {
+        verb: "prog".to_owned(),
+        title: "What a packet costs".to_owned(),
+        method: vec![
+            "Each program runs on one packet again and again inside the kernel (BPF_PROG_TEST_RUN). A program that \
+             translates a packet would find it translated the second time, so a wrapper writes the packet anew, with the \
+             next client's address and port in it, and then tail-calls the program. The wrapper around a program that \
+             does nothing is timed right before and after, and subtracted. Every single run must end in the verdict \
+             that the table's row stands for, or the benchmark fails."
+                .to_owned(),
+            "Flows are made by the programs themselves, opened and answered. They take turns in an order that no cache \
+             can guess. Beside them stands one lookup of the same flows in the same table: what no stateful load \
+             balancer can do without. Figures are the median of the rounds, with the least and the greatest."
+                .to_owned(),
+        ],
+        tables: [flows, vec![wire, services, paths, instructions]].concat(),
+        plots: flow_plots,
+        limits: vec![
+            "What the kernel does with the packet before and after the program: allocating, routing, sending. \
+             `bench traffic` has that."
+                .to_owned(),
+            "The packet itself is in the first-level cache, as it is not when it comes from a network card.".to_owned(),
+            "Programs on sockets (connect, sendmsg) cannot be run this way.".to_owned(),
+        ],
+        disturbances: Vec::new(),
+    })
+}
+
+/// What the programs cost before any packet.
+fn instructions() -> Result<Table> {
+    let mut datapath = Datapath::load()?;
+    let mut table = Table::new("Programs", &["program", "instructions", "verified", "machine code, bytes"]);
+    for counts in datapath.instructions()? {
+        table.rows.push(vec![
+            Cell::text(counts.program),
+            Cell::Count(counts.translated.into()),
+            Cell::Count(counts.verified.into()),
+            jited_bytes(counts.id).map_or(Cell::Nothing, Cell::Count),
+        ]);
+    }
+    Ok(table)
+}
+
+/// The size of a program's machine code, where bpftool is there to ask.
+fn jited_bytes(id: u32) -> Option<u64> {
+    let output = Command::new("bpftool").args(["-j", "prog", "show", "id", &id.to_string()]).output().ok()?;
+    let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+    shown["bytes_jited"].as_u64()
+}

@@ -1,0 +1,96 @@
+//! Does a packet cost more where there are more Services?
+//!
+//! Decides the table's rows. Must not know how time is taken. Invariant: grounds of different sizes are timed by
+//! turns, so that their ratios hold on a machine whose speed changes.
+
+use anyhow::{Context as _, Result};
+use lb_common::abi::Verdict;
+use lb_common::address::Protocol;
+
+use super::ground::{Ground, Packet, Wishes};
+use super::harness::{Harness, Round, Target, Timing};
+use super::{Effort, FAMILIES};
+use crate::figures::{Cell, Spread, Table};
+use crate::screen::Screen;
+
+/// Flows that take turns among the Services.
+const FLOWS: u32 = 1 << 10;
+/// New flows a round: of all rounds together there is room among the half-open ones.
+const NEW_FLOWS: u32 = 1 << 13;
+
+/// What is timed on each ground.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Established,
+    New,
+    Stranger,
+}
+
+const CASES: [(Case, &str, Verdict); 3] = [
+    (Case::Established, "established, 1 k flows over the Services", Verdict::Forwarded),
+    (Case::New, "first packet, to each Service in turn", Verdict::ForwardedNew),
+    (Case::Stranger, "to no Service", Verdict::NotService),
+];
+
+/// Measures.
+pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
+    let mut table =
+        Table::new("Number of Services", &["family", "packet", "hook", "Services", "ns", "ns / ns at 1"]);
+    let bar = screen.bar("Services", FAMILIES.len() * (effort.services.len() + CASES.len()));
+    for (ipv6, family) in FAMILIES {
+        let mut grounds = Vec::new();
+        for services in effort.services {
+            let wishes = Wishes { services: *services, flows: FLOWS, ..Wishes::plain(ipv6, Protocol::TCP) };
+            let mut ground = Ground::lay(wishes).with_context(|| format!("{services} Services"))?;
+            ground.populate(FLOWS)?;
+            grounds.push(ground);
+            bar.inc(1);
+        }
+        for (case, name, verdict) in CASES {
+            let timings = by_turns(&mut grounds, case, verdict, effort)?;
+            for (timing, services) in timings.iter().zip(effort.services) {
+                let first = timings.first().map_or(&[][..], |first| &first.rounds);
+                table.rows.push(vec![
+                    Cell::text(family),
+                    Cell::text(name),
+                    Cell::text("tc"),
+                    Cell::Count((*services).into()),
+                    Cell::Figure(timing.target),
+                    Cell::Ratio(Spread::of_ratios(&timing.rounds, first)),
+                ]);
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(table)
+}
+
+/// Times a case on all grounds, one after the other in each round.
+fn by_turns(grounds: &mut [Ground], case: Case, verdict: Verdict, effort: Effort) -> Result<Vec<Timing>> {
+    let mut ready: Vec<(&Ground, Harness, _)> = Vec::new();
+    for ground in grounds {
+        let program = ground.datapath.program("pod_ingress")?;
+        let ground: &Ground = ground;
+        let recipe = match case {
+            Case::Established => ground.varied(Packet::Forth, Some(FLOWS)),
+            Case::New => ground.varied(Packet::Opening, None),
+            Case::Stranger => ground.fixed(ground.frame(ground.client(), ground.stranger(), "A")),
+        };
+        let mut harness = ground.harness(recipe)?;
+        if case == Case::New {
+            // Behind the flows that are there already.
+            harness.start_at(FLOWS.into());
+        }
+        harness.warm_up(&ground.datapath, &Target { program: &program, verdict })?;
+        ready.push((ground, harness, program));
+    }
+    let repeat = if case == Case::New { NEW_FLOWS } else { effort.repeat };
+    let mut rounds: Vec<Vec<Round>> = ready.iter().map(|_| Vec::new()).collect();
+    for _ in 0..effort.rounds {
+        for ((ground, harness, program), rounds) in ready.iter_mut().zip(&mut rounds) {
+            rounds.push(harness.round(&ground.datapath, &Target { program, verdict }, repeat)?);
+        }
+    }
+    Ok(rounds.iter().map(|rounds| Timing::of(rounds)).collect())
+}

@@ -1,0 +1,253 @@
+//! `bench sync`: from objects to what the kernel goes by, all at once and one change at a time.
+//!
+//! Decides sizes, changes and their order. Must not know rules or rows. Invariant: the peers get the same Services, and
+//! each side's time ends when the kernel has taken the last of it.
+
+pub(crate) mod objects;
+mod ours;
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use lb_tests::lab::{Lab, Layout, Netns};
+use lb_tests::peers::Peer;
+
+use self::objects::{PODS, Scale};
+use self::ours::Ours;
+use crate::Extent;
+use crate::figures::{Cell, Plot, Section, Series, Spread, Table};
+use crate::screen::Screen;
+
+const SCALES: [Scale; 5] = [
+    Scale { services: 1_000, endpoints: 10 },
+    Scale { services: 10_000, endpoints: 2 },
+    Scale { services: 10_000, endpoints: 10 },
+    Scale { services: 50_000, endpoints: 2 },
+    Scale { services: 1, endpoints: 5_000 },
+];
+
+/// A change to one Service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    EndpointLess,
+    EndpointMore,
+    NewService,
+    ServiceGone,
+}
+
+/// In this order, so that the last leaves things as the first found them.
+const CHANGES: [(Change, &str); 4] = [
+    (Change::EndpointLess, "an endpoint less"),
+    (Change::EndpointMore, "an endpoint more"),
+    (Change::NewService, "a new Service"),
+    (Change::ServiceGone, "a Service gone"),
+];
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    changes: usize,
+    /// Peers get sets of at most so many endpoints in all.
+    peers_up_to: u32,
+}
+
+impl Effort {
+    fn of(extent: Extent) -> Self {
+        match extent {
+            Extent::Quick => Self { rounds: 2, changes: 3, peers_up_to: 5_000 },
+            Extent::Full => Self { rounds: 5, changes: 11, peers_up_to: u32::MAX },
+        }
+    }
+}
+
+/// What one contender took for one size, in milliseconds.
+struct Times {
+    whole: Vec<f64>,
+    /// In the order of [`CHANGES`].
+    changes: Vec<Vec<f64>>,
+}
+
+/// Measures.
+pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
+    let effort = Effort::of(extent);
+    let mut whole =
+        Table::new("Everything at once", &["Services x endpoints", "by", "ms", "times Switchboard's"]);
+    let mut change =
+        Table::new("One change", &["Services x endpoints", "change", "by", "ms", "times Switchboard's"]);
+    let mut split = Table::new(
+        "Where Switchboard's time goes, everything at once",
+        &["Services x endpoints", "objects taken in, ms", "planned and written, ms", "rows", "us a row"],
+    );
+    let mut plotted: Vec<Series> = std::iter::once("Switchboard")
+        .chain(Peer::ALL.map(Peer::name))
+        .map(|name| Series { name: name.to_owned(), points: Vec::new() })
+        .collect();
+    let bar = screen.bar("objects to the kernel", SCALES.len() * (1 + Peer::ALL.len()));
+    for scale in SCALES {
+        let ours = measure_ours(scale, effort, &mut split).with_context(|| scale.name())?;
+        rows(&mut whole, &mut change, scale, "Switchboard", &ours, &ours);
+        plotted[0].points.push(Some(Spread::of(&ours.whole)));
+        bar.inc(1);
+        for (peer, series) in Peer::ALL.into_iter().zip(&mut plotted[1..]) {
+            bar.inc(1);
+            if scale.services * scale.endpoints > effort.peers_up_to {
+                series.points.push(None);
+                continue;
+            }
+            let theirs = measure_peer(peer, scale, effort)
+                .with_context(|| format!("{} for {}", peer.name(), scale.name()))?;
+            rows(&mut whole, &mut change, scale, peer.name(), &theirs, &ours);
+            series.points.push(Some(Spread::of(&theirs.whole)));
+        }
+    }
+    bar.finish_and_clear();
+    Ok(section(vec![whole, change, split], plotted))
+}
+
+fn section(tables: Vec<Table>, series: Vec<Series>) -> Section {
+    Section {
+        verb: "sync".to_owned(),
+        title: "From objects to the kernel".to_owned(),
+        method: vec![
+            "Switchboard: from parsed objects in memory to the last row in the kernel's maps, by the same code as the \
+             agent's, in this process. Peers: `nft -f` and `iptables-restore --noflush` given rules shaped as kube-proxy \
+             1.36 makes them, for the same Services, in a network namespace of their own; what kube-proxy itself takes to \
+             make these rules is not counted, starting the program is, since kube-proxy starts it each time. For a change, \
+             each gets what it needs to hear: Switchboard the changed slice, nftables the changed chains, iptables the \
+             changed chains and the one that lists all Services."
+                .to_owned(),
+        ],
+        tables,
+        plots: vec![Plot {
+            name: "sync".to_owned(),
+            title: "Everything at once".to_owned(),
+            across: "Services x endpoints".to_owned(),
+            upwards: "ms".to_owned(),
+            places: SCALES.map(Scale::name).to_vec(),
+            logarithmic: true,
+            series,
+        }],
+        limits: vec![
+            "Reading objects from an API server or from files.".to_owned(),
+            "kube-proxy's own work, and its habit of listing the ruleset after a failure.".to_owned(),
+            "Whether packets are slower while rules are loaded.".to_owned(),
+        ],
+        disturbances: Vec::new(),
+    }
+}
+
+/// Adds a contender's rows.
+fn rows(whole: &mut Table, change: &mut Table, scale: Scale, by: &str, took: &Times, ours: &Times) {
+    let times = |took: &[f64], ours: &[f64]| Cell::Ratio(Spread::of_ratios(took, ours));
+    whole.rows.push(vec![
+        Cell::text(scale.name()),
+        Cell::text(by),
+        Cell::Figure(Spread::of(&took.whole)),
+        times(&took.whole, &ours.whole),
+    ]);
+    for ((_, name), (took, ours)) in CHANGES.iter().zip(took.changes.iter().zip(&ours.changes)) {
+        change.rows.push(vec![
+            Cell::text(scale.name()),
+            Cell::text(*name),
+            Cell::text(by),
+            Cell::Figure(Spread::of(took)),
+            times(took, ours),
+        ]);
+    }
+}
+
+fn measure_ours(scale: Scale, effort: Effort, split: &mut Table) -> Result<Times> {
+    let (mut whole, mut taking_in, mut to_maps, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for _ in 0..effort.rounds {
+        // One after the other: two of the largest side by side would not be what an agent does.
+        drop(last.take());
+        let mut ours = Ours::new()?;
+        let took = ours.whole(scale.objects())?;
+        whole.push(took.milliseconds());
+        taking_in.push(took.taking_in.as_secs_f64() * 1e3);
+        to_maps.push(took.to_maps.as_secs_f64() * 1e3);
+        last = Some((ours, took.rows));
+    }
+    let Some((mut ours, rows)) = last else { return Ok(Times { whole, changes: Vec::new() }) };
+    let to_maps = Spread::of(&to_maps);
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 rows")]
+    let each = |ms: f64| ms * 1e3 / rows.max(1) as f64;
+    split.rows.push(vec![
+        Cell::text(scale.name()),
+        Cell::Figure(Spread::of(&taking_in)),
+        Cell::Figure(to_maps),
+        Cell::Count(rows as u64),
+        Cell::Figure(Spread {
+            median: each(to_maps.median),
+            min: each(to_maps.min),
+            max: each(to_maps.max),
+            rounds: to_maps.rounds,
+        }),
+    ]);
+    let (mut changes, new) = (vec![Vec::new(); CHANGES.len()], scale.services);
+    for round in 0..effort.changes {
+        let number = pick(scale, round);
+        for ((change, _), times) in CHANGES.iter().zip(&mut changes) {
+            let took = match change {
+                Change::EndpointLess => ours.resize(scale, number, scale.endpoints - 1),
+                Change::EndpointMore => ours.resize(scale, number, scale.endpoints),
+                Change::NewService => ours.add(scale, new),
+                Change::ServiceGone => ours.delete(scale, new),
+            }?;
+            times.push(took.milliseconds());
+        }
+    }
+    Ok(Times { whole, changes })
+}
+
+fn measure_peer(peer: Peer, scale: Scale, effort: Effort) -> Result<Times> {
+    let services = scale.peers();
+    let rules = peer.whole(&services, PODS);
+    let (mut whole, mut last) = (Vec::new(), None);
+    // Minutes for the largest: fewer rounds there.
+    let rounds = if scale.services * scale.endpoints > 20_000 { 2 } else { effort.rounds };
+    for _ in 0..rounds {
+        drop(last.take());
+        let lab = Lab::builder().node("node1", Layout::Routed, &[]).build()?;
+        whole.push(load(peer, &lab.node("node1").netns, &rules)?);
+        last = Some(lab);
+    }
+    let Some(lab) = last else { return Ok(Times { whole, changes: Vec::new() }) };
+    let netns = &lab.node("node1").netns;
+    let mut changes = vec![Vec::new(); CHANGES.len()];
+    let new = scale.peer(scale.services, scale.endpoints);
+    for round in 0..effort.changes {
+        let number = pick(scale, round);
+        let (full, less) = (scale.peer(number, scale.endpoints), scale.peer(number, scale.endpoints - 1));
+        let mut after = services.clone();
+        for ((change, _), times) in CHANGES.iter().zip(&mut changes) {
+            let (before, now) = match change {
+                Change::EndpointLess => (Some(&full), Some(&less)),
+                Change::EndpointMore => (Some(&less), Some(&full)),
+                Change::NewService => (None, Some(&new)),
+                Change::ServiceGone => (Some(&new), None),
+            };
+            if *change == Change::NewService {
+                after.push(new.clone());
+            } else if *change == Change::ServiceGone {
+                after.pop();
+            }
+            times.push(load(peer, netns, &peer.change(&after, before, now, PODS))?);
+        }
+    }
+    Ok(Times { whole, changes })
+}
+
+/// Milliseconds to load rules.
+fn load(peer: Peer, netns: &Netns, rules: &str) -> Result<f64> {
+    let began = Instant::now();
+    peer.load(netns, rules, false)?;
+    Ok(began.elapsed().as_secs_f64() * 1e3)
+}
+
+/// A Service to change, another each time.
+fn pick(scale: Scale, round: usize) -> u32 {
+    let round = u32::try_from(round).unwrap_or(0);
+    (round.wrapping_mul(7_919) + scale.services / 2) % scale.services
+}

@@ -1,0 +1,112 @@
+//! Switchboard's way from objects to the kernel's maps, as its agent goes it.
+//!
+//! Decides what counts as one synchronization: objects taken in, Services planned, rows written. Must not know the
+//! peers. Invariant: whatever does not fit or cannot be written makes the benchmark fail.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lb_tests::packets::Datapath;
+use lb_userspace::datapath::kernel::KernelMaps;
+use lb_userspace::datapath::object::Sizes;
+use lb_userspace::model::{Change, Object, ObjectKey, ObjectName, State};
+use lb_userspace::plan::decide;
+use lb_userspace::plan::owners::Owners;
+use lb_userspace::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
+use lb_userspace::reconcile::{Reconciler, Report};
+
+use super::objects::{Scale, service};
+
+/// An agent without source and interfaces.
+pub(super) struct Ours {
+    state: State,
+    owners: Owners,
+    reconciler: Reconciler<KernelMaps>,
+    began: Instant,
+    /// Declared last: its pins go when all else is gone.
+    _datapath: Datapath,
+}
+
+/// One synchronization.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Took {
+    /// Taking the objects into the state.
+    pub(super) taking_in: Duration,
+    /// From there to the last row.
+    pub(super) to_maps: Duration,
+    pub(super) rows: usize,
+}
+
+impl Took {
+    /// Milliseconds in all.
+    pub(super) fn milliseconds(self) -> f64 {
+        (self.taking_in + self.to_maps).as_secs_f64() * 1e3
+    }
+}
+
+impl Ours {
+    /// Nothing known, maps empty.
+    pub(super) fn new() -> Result<Self> {
+        let mut datapath = Datapath::load_sized(&Sizes::new())?;
+        let capacity = datapath.maps().capacity();
+        let terms =
+            Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table: DEFAULT_MAX_TABLE };
+        Ok(Self {
+            state: State::new("node"),
+            owners: Owners::default(),
+            reconciler: Reconciler::new(datapath.open_maps()?, capacity, terms)?,
+            began: Instant::now(),
+            _datapath: datapath,
+        })
+    }
+
+    /// The first full list.
+    pub(super) fn whole(&mut self, objects: Vec<Object>) -> Result<Took> {
+        self.synchronize(vec![Change::RelistAll(objects)], true)
+    }
+
+    /// Service `number` gets only its first `endpoints`.
+    pub(super) fn resize(&mut self, scale: Scale, number: u32, endpoints: u32) -> Result<Took> {
+        // Only the last slice differs from what is known.
+        let slices = scale.slices(number, endpoints).into_iter().rev().take(1);
+        self.synchronize(slices.map(Change::Apply).collect(), false)
+    }
+
+    /// Adds Service `number`.
+    pub(super) fn add(&mut self, scale: Scale, number: u32) -> Result<Took> {
+        let objects = std::iter::once(Object::Service(service(number)));
+        let objects = objects.chain(scale.slices(number, scale.endpoints));
+        self.synchronize(objects.map(Change::Apply).collect(), false)
+    }
+
+    /// Deletes Service `number`.
+    pub(super) fn delete(&mut self, scale: Scale, number: u32) -> Result<Took> {
+        let mut keys: Vec<ObjectKey> =
+            scale.slices(number, scale.endpoints).iter().map(Object::key).collect();
+        keys.push(Object::Service(service(number)).key());
+        self.synchronize(keys.into_iter().map(Change::Delete).collect(), false)
+    }
+
+    fn synchronize(&mut self, changes: Vec<Change>, first: bool) -> Result<Took> {
+        let began = Instant::now();
+        for change in changes {
+            self.state.take_in(change);
+        }
+        let taken = Instant::now();
+        let planned = decide::dirty(&mut self.state, &mut self.owners);
+        let services: BTreeMap<ObjectName, _> =
+            planned.into_iter().map(|(name, planned)| (name, planned.decisions)).collect();
+        let now = self.began.elapsed();
+        let report: Report =
+            if first { self.reconciler.sync_all(services, now) } else { self.reconciler.sync(services, now) };
+        let done = Instant::now();
+        ensure!(
+            report.refused.is_empty() && report.failed.is_empty(),
+            "{} Services do not fit and {} rows could not be written",
+            report.refused.len(),
+            report.failed.len()
+        );
+        Ok(Took { taking_in: taken - began, to_maps: done - taken, rows: report.rows_written })
+    }
+}
