@@ -66,6 +66,10 @@ impl Access {
         if self.server_name.is_some() {
             config.tls_server_name.clone_from(&self.server_name);
         }
+        // The way that other programs' traffic takes out of the node is not the way to its API server. A proxy that
+        // the kubeconfig itself names is (and is refused, by name, by a client that was built without).
+        let environment = ["HTTPS_PROXY", "https_proxy"].map(|name| std::env::var(name).ok());
+        config.proxy_url = config.proxy_url.filter(|proxy| !is_one_of(proxy, &environment));
         // Bookmarks come once a minute: a server that says nothing for longer is gone.
         config.read_timeout = Some(silence);
         config.reset_reader_on_write = true;
@@ -110,6 +114,10 @@ fn own_cluster_ip(host: Option<String>, cluster_ip: Option<&str>) -> Option<Stri
     host.filter(|host| cluster_ip == Some(host))
 }
 
+fn is_one_of(uri: &http::Uri, texts: &[Option<String>]) -> bool {
+    texts.iter().flatten().any(|text| text.parse::<http::Uri>().is_ok_and(|other| other == *uri))
+}
+
 fn address(text: &str) -> Result<http::Uri, NoAccess> {
     let wrong = |reason: &str| NoAccess::Address(text.to_owned(), reason.to_owned());
     let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
@@ -134,6 +142,13 @@ mod tests {
         assert_eq!(own_cluster_ip(ip("10.96.0.1"), Some("10.96.0.1")), ip("10.96.0.1"));
         assert_eq!(own_cluster_ip(ip("192.0.2.1"), Some("10.96.0.1")), None);
         assert_eq!(own_cluster_ip(ip("192.0.2.1"), None), None);
+    }
+
+    #[test]
+    fn a_proxy_of_the_environment_is_told_from_one_of_the_kubeconfig() {
+        let environment = [Some("http://proxy.example:3128".to_owned()), None];
+        assert!(is_one_of(&"http://proxy.example:3128".parse().unwrap(), &environment));
+        assert!(!is_one_of(&"http://other.example:3128".parse().unwrap(), &environment));
     }
 
     #[test]
