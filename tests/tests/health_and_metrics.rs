@@ -118,11 +118,11 @@ fn c47_a_scrape_shows_what_the_datapath_and_the_agent_did() {
         |name: &str| *samples.get(name).unwrap_or_else(|| panic!("{name} is missing in {samples:#?}"));
     assert!(value("switchboard_verdicts_total{verdict=\"forwarded_new\",action=\"pass\"}") >= 1.0);
     assert_eq!(value("switchboard_verdicts_total{verdict=\"dropped_no_service\",action=\"drop\"}"), 0.0);
-    // Two ports in two families; three pods for each.
+    // In each family two ports and the address as a whole (C34), and three pods for each port.
     for (map, rows) in [
         ("SERVICE_PORTS", 2.0),
-        ("FRONTENDS_V4", 2.0),
-        ("FRONTENDS_V6", 2.0),
+        ("FRONTENDS_V4", 3.0),
+        ("FRONTENDS_V6", 3.0),
         ("BACKENDS_V4", 6.0),
         ("BACKENDS_V6", 6.0),
         ("SLOTS", 12.0),
