@@ -6,6 +6,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod complete;
+pub mod explain;
 pub mod get;
 mod node;
 mod objects;
@@ -64,6 +65,7 @@ enum Command {
     Check(check::Args),
     Plan(Box<plan::Args>),
     Get(get::Args),
+    Explain(explain::Args),
     Cleanup(cleanup::Args),
     Complete(complete::Args),
 }
@@ -115,6 +117,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Get(args) => get::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Cleanup(args) => cleanup::run(args),
             Command::Complete(args) => Ok(complete::run(args)),
         }
