@@ -1,7 +1,7 @@
 //! Tier 1: how long the programs are, and how long the verifier takes over them.
 //!
 //! Both are golden figures in `tests/golden/instructions.txt`: a change that moves one of them shows in review as a
-//! diff. `BLESS=1 cargo xtask test root --filter instructions` writes the file anew. Other compilers and kernels give
+//! diff. `BLESS=1 cargo xtask test root --filter programs_are_as_long` writes the file anew. Other compilers and kernels give
 //! slightly other figures, hence the tolerance.
 
 use std::collections::BTreeMap;
