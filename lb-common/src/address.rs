@@ -35,6 +35,9 @@ pub trait Address: Pod + PartialEq + Eq + fmt::Debug + fmt::Display + Ord + core
     /// Its 32-bit words in memory order, then zeros.
     fn words(self) -> [u32; 4];
 
+    /// Does it mean the machine itself (RFC 6890: 127.0.0.0/8, ::1)?
+    fn is_loopback(self) -> bool;
+
     /// The address as the standard library has it.
     fn to_ip(self) -> IpAddr;
 
@@ -83,6 +86,11 @@ impl Address for V4 {
         Ipv4Addr::from_bits(u32::MAX.checked_shl(host).unwrap_or(0)).into()
     }
 
+    #[inline(always)]
+    fn is_loopback(self) -> bool {
+        self.0 & u32::from_be(0xff00_0000) == u32::from_be(0x7f00_0000)
+    }
+
     fn to_ip(self) -> IpAddr {
         IpAddr::V4(self.into())
     }
@@ -127,6 +135,11 @@ impl Address for V6 {
     fn mask(len: u8) -> Self {
         let host = 128_u32.saturating_sub(len.into());
         Ipv6Addr::from_bits(u128::MAX.checked_shl(host).unwrap_or(0)).into()
+    }
+
+    #[inline(always)]
+    fn is_loopback(self) -> bool {
+        self.0 == 0 && self.1 == u64::from_be(1)
     }
 
     fn to_ip(self) -> IpAddr {
@@ -334,6 +347,14 @@ mod tests {
         let v6: Ipv6Addr = "fd00:10:96::a".parse().unwrap();
         assert_eq!(Ipv6Addr::from(V6::from(v6)), v6);
         assert_eq!(bytemuck::bytes_of(&V6::from(v6)), v6.octets());
+    }
+
+    #[test]
+    fn loopback_is_told_from_all_else() {
+        let v4 = |text: &str| V4::from(text.parse::<Ipv4Addr>().unwrap()).is_loopback();
+        assert!(v4("127.0.0.1") && v4("127.255.0.9") && !v4("128.0.0.1") && !v4("1.0.0.127"));
+        let v6 = |text: &str| V6::from(text.parse::<Ipv6Addr>().unwrap()).is_loopback();
+        assert!(v6("::1") && !v6("::") && !v6("::2") && !v6("1::1"));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 #![no_std]
 #![no_main]
+// For one instruction, in `maps::count_preempted`.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     missing_docs,
     unreachable_pub,
@@ -31,16 +33,18 @@ mod parse;
 mod reject;
 mod rewrite;
 mod service;
+mod sock;
 mod source;
 mod tc;
 mod verdict;
 mod xdp;
 
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 use lb_common::abi::Hook;
 
 use crate::service::Side;
+use crate::sock::Asks;
 use crate::tc::Place;
 
 /// On the host's side of a pod's interface: what the pod sends.
@@ -83,6 +87,54 @@ pub fn bare_egress(ctx: TcContext) -> i32 {
 #[xdp]
 pub fn net_xdp(ctx: XdpContext) -> u32 {
     xdp::run(ctx.ctx)
+}
+
+/// An IPv4 socket connects.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    sock::ask4(ctx.sock_addr, Asks::ToConnect)
+}
+
+/// An IPv4 socket sends to an address.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    sock::ask4(ctx.sock_addr, Asks::ToSend)
+}
+
+/// An IPv4 socket has received, and is told from whom.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    sock::show4(ctx.sock_addr)
+}
+
+/// An IPv4 socket is told its peer.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    sock::show4(ctx.sock_addr)
+}
+
+/// An IPv6 socket connects.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    sock::ask6(ctx.sock_addr, Asks::ToConnect)
+}
+
+/// An IPv6 socket sends to an address.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    sock::ask6(ctx.sock_addr, Asks::ToSend)
+}
+
+/// An IPv6 socket has received, and is told from whom.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    sock::show6(ctx.sock_addr)
+}
+
+/// An IPv6 socket is told its peer.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    sock::show6(ctx.sock_addr)
 }
 
 /// The kernel learns from this that the programs may use helpers reserved to GPL-compatible code.

@@ -54,8 +54,13 @@ impl<A: Family> Choice<A> {
     /// Where the packet is addressed anyway: no backend's (generations start at 1).
     #[inline(always)]
     pub(crate) fn straight(key: &Key<A>) -> Self {
-        let flags = BackendFlags(BackendFlags::LOCAL);
-        Self { id: BackendId(0), generation: 0, addr: key.dst, port: key.dst_port, flags }
+        Self { flags: BackendFlags(BackendFlags::LOCAL), ..Self::unmade(key.dst, key.dst_port) }
+    }
+
+    /// No choice yet, of a frontend there.
+    #[inline(always)]
+    pub(crate) fn unmade(addr: A, port: Port) -> Self {
+        Self { id: BackendId(0), generation: 0, addr, port, flags: BackendFlags(0) }
     }
 
     /// The backend of that id, as it is now.

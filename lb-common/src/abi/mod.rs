@@ -36,7 +36,7 @@ pub use network::{CLUSTER_NETWORK, Prefix, SERVICE_NETWORKS};
 pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
 pub use shortcut::{FlowEntry, Shortcut};
-pub use socket::{SocketFlags, SocketKey, SocketRow, Way, cookie_hash};
+pub use socket::{SocketFlags, SocketKey, SocketRow, Way};
 pub use verdict::{Action, Verdict};
 
 use bytemuck::{Pod, Zeroable};

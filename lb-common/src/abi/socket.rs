@@ -12,7 +12,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{BackendId, mix};
+use super::{BackendId, avalanche, mix};
 use crate::address::{Address, Port, Protocol};
 
 /// A socket and a peer of it.
@@ -39,14 +39,20 @@ impl<A: Address> SocketKey<A> {
     #[inline(always)]
     pub fn tag(&self) -> u32 {
         let kind = ((self.port.bits() as u32) << 16) | ((self.protocol.0 as u32) << 8) | self.way.0 as u32;
-        mix(mix(cookie_hash(self.cookie), self.addr.fold()), kind)
+        mix(mix(fold(self.cookie), self.addr.fold()), kind)
+    }
+
+    /// The number by which the socket chooses a backend of an external frontend (C29): it has no source port yet to
+    /// choose by as other nodes do.
+    #[must_use]
+    #[inline(always)]
+    pub fn spread(&self) -> u32 {
+        avalanche(fold(self.cookie))
     }
 }
 
-/// Folds a socket's cookie into 32 bits: what a consistent choice for the socket goes by (C29).
-#[must_use]
 #[inline(always)]
-pub const fn cookie_hash(cookie: u64) -> u32 {
+const fn fold(cookie: u64) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "both halves go in")]
     let (low, high) = (cookie as u32, (cookie >> 32) as u32);
     mix(mix(0, low), high)

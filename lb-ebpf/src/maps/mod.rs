@@ -9,12 +9,14 @@
 mod tagged;
 mod flows;
 mod scratch;
+mod sockets;
 
 pub(crate) use flows::{
     Entry, Flow, Settled, Stored, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic,
     remove_settled, replace_embryonic, settle, settled, settled_entry, state,
 };
 pub(crate) use scratch::{Scratch, express, holder, moved, out, reply, work};
+pub(crate) use sockets::{forget_translation, translate, translation};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
@@ -55,8 +57,7 @@ macro_rules! family_maps {
         static $networks: Array<Word<$family, Prefix<$family>>> =
             Array::with_max_entries(abi::$networks.default_rows, 0);
         #[map]
-        static $sockets: LruHashMap<Word<$family, SocketKey<$family>>, Word<$family, SocketRow<$family>>> =
-            LruHashMap::with_max_entries(abi::$sockets.default_rows, 0);
+        static $sockets: Sockets<$family> = LruHashMap::with_max_entries(abi::$sockets.default_rows, 0);
         #[map]
         static $scratch: PerCpuArray<Scratch<$family>> = PerCpuArray::with_max_entries(1, 0);
 
@@ -125,6 +126,9 @@ pub(crate) type Key<A> = Word<A, FlowKey<A>>;
 /// A flow's row, likewise.
 pub(crate) type Row<A> = Word<A, FlowRow<A>>;
 
+/// What sockets were translated to, by socket and peer.
+type Sockets<A> = LruHashMap<Word<A, SocketKey<A>>, Word<A, SocketRow<A>>>;
+
 /// The maps of a family.
 pub(crate) struct FamilyMaps<A: Network> {
     frontends: &'static HashMap<Word<A, FrontendKey<A>>, FrontendRow>,
@@ -135,7 +139,7 @@ pub(crate) struct FamilyMaps<A: Network> {
     fragments: &'static LruHashMap<Word<A, FragmentKey<A>>, FragmentRow>,
     ranges: &'static LpmTrie<Range<A>, u32>,
     networks: &'static Array<Word<A, Prefix<A>>>,
-    sockets: &'static LruHashMap<Word<A, SocketKey<A>>, Word<A, SocketRow<A>>>,
+    sockets: &'static Sockets<A>,
     scratch: &'static PerCpuArray<Scratch<A>>,
 }
 
@@ -245,5 +249,20 @@ pub(crate) fn count(verdict: Verdict) {
         // SAFETY: this CPU's own counter, and programs on it do not interrupt each other at one hook; map memory
         // stays mapped while the program runs.
         unsafe { *counter += 1 }
+    }
+}
+
+/// Moves a verdict's counter, in one instruction: in a program that others may interrupt or preempt. The target
+/// knows no read-modify-write in Rust (it has no compare-and-swap), but the machine has this one.
+#[inline(always)]
+pub(crate) fn count_preempted(verdict: Verdict) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict.index()) {
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: eight aligned bytes of map memory, which stays mapped while the program runs.
+        unsafe {
+            core::arch::asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64);
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        let _only_checked_here = counter;
     }
 }

@@ -3,7 +3,7 @@
 //! Decides how a row is copied so that it is its key's: copy, compare the tag, look once more. Must not know
 //! which maps there are. Invariant: a copy that is handed out had its key's tag after it was made.
 
-use lb_common::abi::FrontendRow;
+use lb_common::abi::{FrontendRow, SocketRow, Word};
 use lb_common::wire::Network;
 
 use super::Row;
@@ -18,6 +18,14 @@ pub(super) trait Tagged {
 }
 
 impl<A: Network> Tagged for Row<A> {
+    #[inline(always)]
+    unsafe fn tag(at: *const Self) -> u32 {
+        // SAFETY: the caller's; the tag is the row's first word.
+        unsafe { at.cast::<u32>().read_volatile() }
+    }
+}
+
+impl<A: Network> Tagged for Word<A, SocketRow<A>> {
     #[inline(always)]
     unsafe fn tag(at: *const Self) -> u32 {
         // SAFETY: the caller's; the tag is the row's first word.

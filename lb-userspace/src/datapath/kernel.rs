@@ -11,7 +11,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use bytemuck::Pod;
 use lb_common::abi::{
     self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowEntry, FlowKey, FlowRow, FrontendKey,
-    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, Verdict,
+    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SocketKey, SocketRow, Verdict,
 };
 use lb_common::address::{Address, V4, V6};
 
@@ -70,6 +70,17 @@ pub fn flows_v6(pins: &Pins) -> anyhow::Result<FlowTables<V6>> {
         embryonic: Table::open(&pins.map(abi::EMBRYONIC_V6))?,
         affinity: Table::open(&pins.map(abi::AFFINITY_V6))?,
     })
+}
+
+/// The table of what sockets were translated to, of a family.
+pub type SocketTable<A> = Table<SocketKey<A>, SocketRow<A>>;
+
+/// Opens the tables of what sockets were translated to.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn sockets(pins: &Pins) -> anyhow::Result<(SocketTable<V4>, SocketTable<V6>)> {
+    Ok((Table::open(&pins.map(abi::SOCKETS_V4))?, Table::open(&pins.map(abi::SOCKETS_V6))?))
 }
 
 /// Opens the table of interfaces.

@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod attach_xdp;
 pub mod census;
+pub mod cgroup;
 pub mod clock;
 pub mod fake;
 pub mod faulty;

@@ -1,12 +1,16 @@
-//! The bpf(2) calls on maps that aya has not: batches, and maps opened by their pin alone.
+//! The system calls that aya has not: batches of map elements, maps opened by their pin alone, links on cgroups.
 //!
-//! Decides how a slice becomes pointer and length. Must not know what keys and values mean. Invariant:
-//! the lengths given to the kernel are those of the slices it gets.
+//! Decides how a value becomes pointer and length. Must not know what keys and values mean. Invariant:
+//! the lengths given to the kernel are those of the values it gets.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// How many entries a batch call treats; a hash bucket longer than this would end a walk with ENOSPC.
 pub(super) const BATCH: usize = 4_096;
@@ -14,13 +18,13 @@ pub(super) const BATCH: usize = 4_096;
 /// The kernel's place in a walk; long enough for every kind of map (hash and array use four bytes).
 pub(super) type Cursor = [u8; 64];
 
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
-    // SAFETY: `attr` is a whole, initialised bpf_attr, and each caller below made the pointers in it from slices that
-    // outlive the call and are as long as the map's sizes, which `Table` checked, times the count.
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a whole, initialised bpf_attr, and each caller below made the pointers in it from values that
+    // outlive the call and are as long as it says; for maps, as the map's sizes, which `Table` checked, times the count.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_mut(attr), size_of::<bpf_attr>())
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn zeroed() -> bpf_attr {
@@ -47,7 +51,7 @@ pub(super) fn lookup(fd: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Re
 
 /// BPF_MAP_UPDATE_ELEM.
 pub(super) fn update(fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element(fd, key, value.as_ptr() as u64, 0))
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element(fd, key, value.as_ptr() as u64, 0)).map(drop)
 }
 
 /// BPF_MAP_DELETE_ELEM; `false` where there is no such key.
@@ -55,9 +59,9 @@ pub(super) fn delete(fd: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
     found(bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut element(fd, key, 0, 0)))
 }
 
-fn found(result: io::Result<()>) -> io::Result<bool> {
+fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
     match result {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
@@ -77,7 +81,7 @@ pub(super) fn update_batch(
     batch.keys = keys.as_ptr() as u64;
     batch.values = values.as_ptr() as u64;
     batch.count = count;
-    let result = bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr);
+    let result = bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop);
     // SAFETY: reading a plain field that the kernel wrote.
     let done = unsafe { attr.batch.count } as usize;
     (if result.is_ok() { count as usize } else { done.min(count as usize) }, result)
@@ -114,4 +118,56 @@ pub(super) fn lookup_batch(
     // SAFETY: reading a plain field that the kernel wrote.
     let count = unsafe { attr.batch.count } as usize;
     Ok(Step { count, last })
+}
+
+/// BPF_OBJ_GET: what is pinned at `path`.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel gave it to us, and to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd.try_into().map_err(io::Error::other)?) })
+}
+
+/// BPF_LINK_UPDATE: puts another program into a link, at once.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    // SAFETY: writing a union's plain fields.
+    let update = unsafe { &mut attr.link_update };
+    update.link_fd = link.as_raw_fd().cast_unsigned();
+    update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// BPF_OBJ_GET_INFO_BY_FD of a link on a cgroup: the cgroup's number, its folder's inode; 0: it is gone.
+pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: bpf_link_info is plain integers, for which zero is a value.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    let mut attr = zeroed();
+    attr.info.bpf_fd = link.as_raw_fd().cast_unsigned();
+    attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).map_err(io::Error::other)?;
+    attr.info.info = std::ptr::from_mut(&mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: reading a plain field that the kernel wrote, the link being on a cgroup.
+    Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+}
+
+/// SO_NETNS_COOKIE of a fresh socket: the number of the caller's network namespace (socket(7)).
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0_u64;
+    let mut len = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, any of which are a number.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }

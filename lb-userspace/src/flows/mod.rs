@@ -2,5 +2,6 @@
 //!
 //! Must not know services. Invariant: a flow's rows go together.
 
+pub mod sockets;
 pub mod sweep;
 pub mod view;

@@ -5,3 +5,4 @@
 
 pub mod links;
 pub mod role;
+pub mod sockets;

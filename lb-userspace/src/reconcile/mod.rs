@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lb_common::abi::BackendFlags;
 
 use crate::model::ObjectName;
 use crate::plan::decision::Decision;
@@ -49,6 +50,8 @@ pub struct Report {
     pub operations: usize,
     /// Rows that they wrote or deleted.
     pub rows_written: usize,
+    /// Backends among them that serve no longer.
+    pub retired: usize,
     /// Services that do not fit; each is tried again when rows become free.
     pub refused: Vec<Refused>,
     /// What could not be written; each is tried again later.
@@ -249,6 +252,7 @@ impl<M: Maps> Reconciler<M> {
         let applied = &operations[..applied];
         self.publisher.confirm(applied);
         report.operations += applied.len();
+        report.retired += applied.iter().filter(|operation| is_retirement(operation)).count();
         report.rows_written += applied.iter().map(MapOp::rows).sum::<usize>();
         self.room |= applied.iter().any(is_retraction);
         result
@@ -264,4 +268,13 @@ fn is_retraction(operation: &MapOp) -> bool {
             | MapOp::DeleteRangeV4(_)
             | MapOp::DeleteRangeV6(_)
     )
+}
+
+/// Does a backend that this is about not serve?
+fn is_retirement(operation: &MapOp) -> bool {
+    match operation {
+        MapOp::PutBackendV4(_, row) => !{ row.flags }.has(BackendFlags::SERVING),
+        MapOp::PutBackendV6(_, row) => !{ row.flags }.has(BackendFlags::SERVING),
+        _ => false,
+    }
 }

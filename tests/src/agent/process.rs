@@ -4,6 +4,7 @@
 //! stand for, beyond "in sync". Invariant: each line is handed to a waiter at most once, so a wait
 //! never succeeds by a line that an earlier wait has seen.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -260,10 +261,23 @@ fn spawn(node: &Node, config: &AgentConfig) -> Result<Run> {
             command.args(["--apiserver", url]).env("HOME", "/").env_remove("KUBECONFIG")
         }
     };
-    command.arg("--pin-dir").arg(&node.pin_folder).args(&config.extra_args);
+    command.arg("--pin-dir").arg(&node.pin_folder);
+    command.args(socket_options(node, &config.extra_args)).args(&config.extra_args);
     command.envs(config.env.iter().map(|(name, value)| (name, value)));
     let (journal, writer) = Journal::open(&node.log_file, &format!("{command:?}"))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
     let child = command.spawn().context("start `nsenter`; `cargo xtask setup` installs it (util-linux)")?;
     Ok(Run { child, journal })
+}
+
+/// The node's own cgroup for the agent's socket hooks, so that nobody else on this machine runs through them; unless the
+/// test says where.
+fn socket_options(node: &Node, args: &[String]) -> Vec<OsString> {
+    let given = |option: &str| args.iter().any(|arg| arg.split('=').next() == Some(option));
+    match &node.cgroup {
+        _ if given("--cgroup") => Vec::new(),
+        Some(cgroup) => vec!["--cgroup".into(), cgroup.into()],
+        None if given("--socket-lb") => Vec::new(),
+        None => vec!["--socket-lb".into(), "off".into()],
+    }
 }

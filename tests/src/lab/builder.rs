@@ -14,7 +14,7 @@ use super::members::{Client, Layout, Node, Pod};
 use super::netns::{Netns, ip_batch};
 use super::outside::{self, Routers};
 use super::wiring::{self, RpFilter};
-use super::{Lab, address, leftovers};
+use super::{Lab, address, cgroup, leftovers};
 
 /// Labs of this process so far; part of a lab's name.
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -243,11 +243,13 @@ fn open_node(name: &str, number: u8, layout: Layout, full: &str) -> Result<Node>
     let (v4, v6) = address::node(number);
     let pin_folder = Path::new(leftovers::PIN_ROOT).join(full);
     let log_file: PathBuf = leftovers::log_folder().join(format!("{full}.log"));
+    let cgroup = cgroup::make(full)?;
     Ok(Node {
         name: name.to_owned(),
         number,
         layout,
-        netns: Netns::open(full)?,
+        netns: Netns::open_with(full, cgroup.clone())?,
+        cgroup,
         v4,
         v6,
         pin_folder,

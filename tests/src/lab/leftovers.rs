@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::Pid;
 
+use super::cgroup;
 use super::netns::{NETNS_FOLDER, ip_batch};
 use crate::poll;
 
@@ -52,7 +53,8 @@ pub(super) fn mount_bpffs() -> Result<()> {
     Ok(())
 }
 
-/// Removes what labs of dead processes left: processes, namespaces, pins, logs.
+/// Removes what labs of dead processes left: processes, namespaces, pins (and with them the programs on cgroups),
+/// cgroups, logs.
 ///
 /// A lab that was kept ([`super::Lab::keep`]) is such a leftover too once its process is gone.
 pub fn remove_leftovers() -> Result<()> {
@@ -97,7 +99,7 @@ fn remove(chosen: &dyn Fn(&str) -> bool) -> Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    cgroup::remove(chosen)
 }
 
 /// Removes agents' logs of the chosen labs.

@@ -54,6 +54,9 @@ pub struct Node {
     pub v6: Ipv6Addr,
     /// Where an agent of this node is to pin; not created by the lab, but removed by it.
     pub pin_folder: PathBuf,
+    /// The cgroup that whoever enters its namespace joins, for the hooks of an agent of this node; none on a machine
+    /// without cgroup2.
+    pub cgroup: Option<PathBuf>,
     /// Where an agent of this node logs to.
     pub log_file: PathBuf,
 }

@@ -17,6 +17,7 @@
 
 pub mod address;
 mod builder;
+mod cgroup;
 mod firewall;
 mod leftovers;
 mod members;

@@ -1,7 +1,7 @@
 //! One network namespace: entering it, running programs in it, configuring it.
 //!
 //! Decides how code gets inside; must not know what the namespace stands for in the lab. Invariant:
-//! no thread of the caller ever changes its namespace; only threads made here do, and they end
+//! no thread of the caller ever changes its namespace or its cgroup; only threads made here do, and they end
 //! there. `ip netns exec` is not used, because it would hide the bpffs and cgroup mounts.
 
 use std::ffi::OsStr;
@@ -15,6 +15,8 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
+
+use super::cgroup;
 
 /// Where iproute2 keeps its named namespaces.
 pub(crate) const NETNS_FOLDER: &str = "/run/netns";
@@ -31,16 +33,23 @@ pub struct Netns {
 struct Inner {
     name: String,
     handle: File,
+    /// Threads that enter join it too.
+    cgroup: Option<PathBuf>,
 }
 
 impl Netns {
     /// Opens a namespace that exists under `/run/netns`.
     pub fn open(name: &str) -> Result<Self> {
+        Self::open_with(name, None)
+    }
+
+    /// As [`Netns::open`]; whoever enters joins a cgroup as well.
+    pub(super) fn open_with(name: &str, cgroup: Option<PathBuf>) -> Result<Self> {
         let path = Path::new(NETNS_FOLDER).join(name);
         let handle = File::open(&path).with_context(|| {
             format!("open network namespace {}; does `ip netns` list it?", path.display())
         })?;
-        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), handle }) })
+        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), handle, cgroup }) })
     }
 
     /// The name as `ip netns` shows it.
@@ -142,6 +151,11 @@ impl Netns {
                 "enter network namespace {}: {error}; this needs root (see `cargo xtask test`)",
                 self.name()
             );
+        }
+        if let Some(cgroup) = &self.inner.cgroup
+            && let Err(error) = cgroup::join(cgroup)
+        {
+            panic!("join the cgroup {} of {}: {error}", cgroup.display(), self.name());
         }
     }
 }

@@ -69,6 +69,11 @@ impl Interfaces {
         self.watcher.changed().await
     }
 
+    /// The programs, for hooks that are on no interface.
+    pub(super) fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }

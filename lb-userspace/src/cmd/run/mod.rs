@@ -8,6 +8,7 @@ mod interfaces;
 mod observe;
 mod options;
 mod report;
+mod sockets;
 mod surroundings;
 mod sweep;
 
@@ -38,8 +39,9 @@ use crate::reconcile::{Reconciler, Report};
 use crate::serve;
 use crate::source::Update;
 use interfaces::{Interfaces, Ways};
-use options::{ConfigurationArgs, ServeArgs};
+use options::{ConfigurationArgs, ServeArgs, port_range};
 use report::{Arrival, Reporter};
+use sockets::{SocketArgs, Sockets};
 use surroundings::Surroundings;
 use sweep::Sweeper;
 
@@ -73,6 +75,8 @@ pub struct Args {
     serve: ServeArgs,
     #[command(flatten)]
     configuration: ConfigurationArgs,
+    #[command(flatten)]
+    sockets: SocketArgs,
     #[command(flatten)]
     sizes: SizeArgs,
 }
@@ -129,16 +133,6 @@ impl Args {
     }
 }
 
-fn port_range(text: &str) -> Result<(u16, u16), String> {
-    let range = text.split_once('-').and_then(|(first, last)| {
-        let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        (range.0 > 0 && range.0 <= range.1).then_some(range)
-    });
-    range.ok_or_else(|| {
-        "expected two ports, the first from 1 on and not above the last, as in 61000-65535".to_owned()
-    })
-}
-
 /// Runs until told to stop. Everything stays pinned.
 ///
 /// # Errors
@@ -162,6 +156,7 @@ struct Agent {
     surroundings: Surroundings,
     reconciler: Reconciler<KernelMaps>,
     interfaces: Interfaces,
+    sockets: Sockets,
     sweeper: Sweeper,
     reporter: Reporter,
     started: Instant,
@@ -181,7 +176,8 @@ impl Agent {
         let ebpf = object::load(Some(&pins), &args.sizes.sizes())?;
         let clock = Clock::read()?;
         let route_generation = kernel::config(&pins)?.route_generation;
-        kernel::set_config(&pins, &Config { route_generation, ..config(args, clock) })?;
+        let config = Sockets::carry_over(&pins, config(args, clock))?;
+        kernel::set_config(&pins, &Config { route_generation, ..config })?;
         let maps = KernelMaps::open(&pins)?;
         let capacity = maps.capacity();
         let max_table = args.sizes.max_maglev_slots;
@@ -205,6 +201,7 @@ impl Agent {
             surroundings: Surroundings::new(args.node.clone()),
             reconciler,
             interfaces,
+            sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
             sweeper: Sweeper::new(&pins, clock)?,
             reporter,
             started: Instant::now(),
@@ -265,8 +262,11 @@ impl Agent {
         };
         self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
         if first || addresses != node_addresses(&self.state) {
-            self.interfaces.update(&node_addresses(&self.state)).await;
+            let addresses = node_addresses(&self.state);
+            self.interfaces.update(&addresses).await;
+            self.sockets.update(first.then(|| self.interfaces.programs()), &addresses);
         }
+        self.follow_up(&report, first);
         self.reporter.attached(self.interfaces.attached());
         self.tell_report(&report, arrival.began);
     }
@@ -277,6 +277,7 @@ impl Agent {
         if self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler) {
             let services = self.plan(&mut arrival);
             let report = self.reconciler.sync(services, self.started.elapsed());
+            self.follow_up(&report, false);
             self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
             self.tell_report(&report, arrival.began);
         }
@@ -293,6 +294,7 @@ impl Agent {
     /// What was put off: writes that failed, ids at rest, interfaces that could not be attached to.
     async fn due(&mut self) {
         let report = self.reconciler.sync([], self.started.elapsed());
+        self.follow_up(&report, false);
         tell_troubles(&report, &self.told);
         self.reporter.settled(&self.reconciler, &report);
         if self.interfaces.retry_at().is_some_and(|at| at <= Instant::now()) {
@@ -308,6 +310,7 @@ impl Agent {
         match audit {
             Ok(audit) if audit.drift > 0 => {
                 tracing::warn!(operations = audit.drift, "the maps were not what they should be; repaired");
+                self.follow_up(&audit.report, false);
                 tell_troubles(&audit.report, &self.told);
             }
             Ok(_) => {}
@@ -315,6 +318,13 @@ impl Agent {
                 error = format!("{error:#}"),
                 "the maps could not be read back; tried again later"
             ),
+        }
+    }
+
+    /// What has to follow once the maps say that a backend serves no longer.
+    fn follow_up(&self, report: &Report, first: bool) {
+        if first || report.retired > 0 {
+            self.sockets.close_stranded(self.reconciler.tables());
         }
     }
 

@@ -55,3 +55,14 @@ pub(super) struct ConfigurationArgs {
     #[arg(long)]
     pub(super) dry_run: bool,
 }
+
+/// Ports as in 61000-65535, the first not above the last.
+pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (range.0 > 0 && range.0 <= range.1).then_some(range)
+    });
+    range.ok_or_else(|| {
+        "expected two ports, the first from 1 on and not above the last, as in 61000-65535".to_owned()
+    })
+}

@@ -1,0 +1,183 @@
+//! The node's own sockets: the hooks that translate them, and those left on a dead backend.
+//!
+//! Decides what the option asks for and what is said where it cannot be had. Must not know how programs are attached
+//! or sockets closed. Invariants: what a previous agent attached works on until this one has replaced it; without
+//! sockets everything else goes on.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use lb_common::abi::{ABI_VERSION, BackendId, BackendRow, Config, ConfigFlags};
+use lb_common::address::{Address, V4, V6};
+
+use crate::datapath::kernel::SocketTable;
+use crate::datapath::object::Programs;
+use crate::datapath::pins::Pins;
+use crate::datapath::{cgroup, kernel};
+use crate::flows::sockets::{Stranded, cookies, stranded};
+use crate::net::sockets::{Peers, close_udp};
+use crate::tables::Tables;
+
+/// Which processes are served where they connect, and where the hooks hang.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct SocketArgs {
+    /// Whose connections are translated in the system call that opens them.
+    #[arg(long, value_enum, default_value = "host")]
+    socket_lb: SocketLb,
+    /// The cgroup whose processes that is about; by default the root of the unified hierarchy (cgroup2).
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+}
+
+/// Whose connections are translated in the system call that opens them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SocketLb {
+    /// The node's own, TCP and UDP: those of the network namespace that the agent runs in.
+    Host,
+    /// The pods' too, by TCP. What they send by UDP is translated at their interfaces, as without this.
+    All,
+    /// Nobody's: processes of the node itself do not reach Services.
+    Off,
+}
+
+const FLAGS: u32 = ConfigFlags::SOCKETS | ConfigFlags::POD_SOCKETS;
+
+impl SocketLb {
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Off => 0,
+            Self::Host => ConfigFlags::SOCKETS,
+            Self::All => FLAGS,
+        }
+    }
+}
+
+/// The node's own sockets.
+pub(super) struct Sockets {
+    args: SocketArgs,
+    pins: Pins,
+    v4: SocketTable<V4>,
+    v6: SocketTable<V6>,
+    attached: bool,
+}
+
+impl Sockets {
+    pub(super) fn new(args: SocketArgs, pins: Pins) -> anyhow::Result<Self> {
+        let (v4, v6) = kernel::sockets(&pins)?;
+        Ok(Self { args, pins, v4, v6, attached: false })
+    }
+
+    /// Takes over into `config` what the hooks of a previous agent go by.
+    pub(super) fn carry_over(pins: &Pins, config: Config) -> anyhow::Result<Config> {
+        let before = kernel::config(pins)?;
+        if before.abi_version != ABI_VERSION {
+            return Ok(config);
+        }
+        let Config { node_v4, node_v6, netns_cookie, .. } = before;
+        let flags = ConfigFlags(config.flags.0 | (before.flags.0 & FLAGS));
+        Ok(Config { flags, node_v4, node_v6, netns_cookie, ..config })
+    }
+
+    /// Follows the node's addresses. With programs, first hangs them on the cgroup, or takes a previous agent's off,
+    /// as the option says.
+    pub(super) fn update(&mut self, programs: Option<&mut Programs>, node_addresses: &[IpAddr]) {
+        let (result, so) = match programs {
+            Some(programs) => (
+                self.attach(programs, node_addresses),
+                "processes of the node itself do not reach Services, or only as a previous agent left it; \
+                 everything else goes on (with --socket-lb off that is meant)",
+            ),
+            None if self.attached => {
+                (self.configure(node_addresses), "the node's own connections count as of an old address")
+            }
+            None => return,
+        };
+        if let Err(error) = result {
+            tracing::error!(error = format!("{error:#}"), "{so}");
+        }
+    }
+
+    fn attach(&mut self, programs: &mut Programs, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
+        if self.args.socket_lb == SocketLb::Off {
+            let hung = cgroup::detach(&self.pins)?;
+            if hung > 0 {
+                tracing::info!("the hooks that a previous agent hung on a cgroup are gone");
+            }
+            return self.configure(node_addresses);
+        }
+        let cgroup = match &self.args.cgroup {
+            Some(cgroup) => cgroup.clone(),
+            None => cgroup::root()?,
+        };
+        cgroup::attach(programs, &self.pins, &cgroup)?;
+        self.attached = true;
+        self.configure(node_addresses)?;
+        tracing::info!(cgroup = %cgroup.display(), whose = ?self.args.socket_lb, "sockets are served");
+        Ok(())
+    }
+
+    fn configure(&self, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
+        let before = kernel::config(&self.pins)?;
+        let config = Config {
+            flags: ConfigFlags(before.flags.0 & !FLAGS | self.args.socket_lb.flags()),
+            node_v4: first(node_addresses),
+            node_v6: first(node_addresses),
+            netns_cookie: cgroup::netns_cookie()?,
+            ..before
+        };
+        kernel::set_config(&self.pins, &config)?;
+        Ok(())
+    }
+
+    /// Closes the connected UDP sockets whose backend serves no longer, by what now stands in the maps (C36).
+    pub(super) fn close_stranded(&self, tables: &Tables) {
+        if !self.attached {
+            return;
+        }
+        match self.try_close(tables) {
+            Ok(0) => {}
+            Ok(sockets) => tracing::info!(sockets, "closed UDP sockets that were left on a dead backend"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "UDP sockets of the node may be left on a dead backend; tried again when another one goes"
+            ),
+        }
+    }
+
+    fn try_close(&self, tables: &Tables) -> anyhow::Result<usize> {
+        let v4 = read(&self.v4, |id| tables.backends_v4.get(&id).copied())?;
+        let v6 = read(&self.v6, |id| tables.backends_v6.get(&id).copied())?;
+        let mut peers = Peers::new();
+        for (cookie, backends) in cookies(&v4).chain(cookies(&v6)) {
+            peers.entry(cookie).or_default().extend(backends);
+        }
+        if peers.is_empty() {
+            return Ok(0);
+        }
+        let closed = close_udp(&peers)?;
+        // Also of sockets that their owners closed before.
+        forget(&self.v4, &v4)?;
+        forget(&self.v6, &v6)?;
+        Ok(closed)
+    }
+}
+
+fn read<A: Address>(
+    table: &SocketTable<A>,
+    backend: impl Fn(BackendId) -> Option<BackendRow<A>>,
+) -> anyhow::Result<Vec<Stranded<A>>> {
+    let rows = table.rows().with_context(|| format!("reading the map {}", table.name()))?;
+    Ok(stranded(&rows, backend))
+}
+
+fn forget<A: Address>(table: &SocketTable<A>, gone: &[Stranded<A>]) -> anyhow::Result<()> {
+    for socket in gone {
+        table.delete(&socket.key).with_context(|| format!("writing the map {}", table.name()))?;
+    }
+    Ok(())
+}
+
+fn first<A: Address + Default>(addresses: &[IpAddr]) -> A {
+    addresses.iter().find_map(|address| A::from_ip(*address)).unwrap_or_default()
+}

@@ -1,0 +1,81 @@
+//! UDP sockets whose backend stops serving (contract C36).
+//!
+//! Decides nothing. Invariant: each test also has a socket, or a moment, that must not be touched.
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+
+use lb_tests::lab::Layout;
+use lb_tests::manifests::Protocol as Port;
+use lb_tests::scene::{BACKENDS, POD_PORT, SOON, Scene, UDP_PORT, vips};
+
+use super::{heard, names, udp};
+
+#[test]
+fn c36_an_unconnected_socket_leaves_a_backend_that_stops_serving_and_no_other() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let vip = vips(UDP_PORT)[0];
+    let socket = udp(scene.node(), vip);
+    let ask = |socket: &UdpSocket| {
+        socket.send_to(b"x", vip).unwrap();
+        heard(socket).0
+    };
+    let first = ask(&socket);
+    let others: Vec<&str> = BACKENDS.into_iter().filter(|name| *name != first).collect();
+    scene.set_backends(&[&first, others[0]]).unwrap();
+    assert_eq!(ask(&socket), first, "its own backend still serves (C31)");
+    scene.set_backends(&others).unwrap();
+    assert_ne!(ask(&socket), first);
+}
+
+#[test]
+fn c36_a_connected_udp_socket_on_a_dead_backend_notices() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    scene.set_backends(&["a"]).unwrap();
+    let sockets: Vec<UdpSocket> = names(UDP_PORT)
+        .into_iter()
+        .map(|vip| {
+            let socket = udp(scene.node(), vip);
+            socket.connect(vip).unwrap();
+            socket.send(b"x").unwrap();
+            assert_eq!(heard(&socket).0, "a");
+            socket.set_read_timeout(Some(SOON)).unwrap();
+            socket
+        })
+        .collect();
+    let direct = udp(scene.node(), scene.lab.pod("a").v4_at(POD_PORT));
+    direct.connect(scene.lab.pod("a").v4_at(POD_PORT)).unwrap();
+    // Another backend more is no reason; the end of their own is.
+    scene.set_backends(&["a", "b"]).unwrap();
+    for socket in &sockets {
+        socket.send(b"x").unwrap();
+        assert_eq!(heard(socket).0, "a");
+    }
+    scene.set_backends(&["b"]).unwrap();
+    for (socket, vip) in sockets.iter().zip(names(UDP_PORT)) {
+        let error = socket.recv(&mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{vip}: {error}");
+        socket.connect(vip).unwrap();
+        socket.send(b"x").unwrap();
+        assert_eq!(heard(socket).0, "b", "{vip}: the same socket, connected again");
+    }
+    direct.send(b"x").unwrap();
+    assert_eq!(heard(&direct).0, "a", "who asked for the pod itself keeps it");
+}
+
+#[test]
+fn c36_a_socket_whose_backend_died_while_the_agent_was_away_notices_when_it_is_back() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    scene.set_backends(&["a"]).unwrap();
+    let vip = vips(UDP_PORT)[1];
+    let socket = udp(scene.node(), vip);
+    socket.connect(vip).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    scene.agent.kill9().unwrap();
+    let only = scene.lab.pod("b").clone();
+    scene.manifests.pods("web", &[&only], &[("http", POD_PORT, Port::Tcp), ("dns", POD_PORT, Port::Udp)]);
+    scene.manifests.write().unwrap();
+    scene.agent.restart().unwrap();
+    scene.agent.wait_in_sync(SOON).unwrap();
+    assert_eq!(socket.recv(&mut [0; 100]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+}
