@@ -7,7 +7,9 @@
 
 use lb_common::abi::{FlowKey, Hook, Verdict, Word};
 use lb_common::address::{Port, Protocol};
-use lb_common::wire::{Fragment, IcmpHeader, Ipv4Header, Ipv6Header, Segment, icmp_v4, icmp_v6};
+use lb_common::wire::{
+    Fragment, IcmpHeader, Ipv4Header, Ipv6Header, Segment, behind_fragment_header, icmp_v4, icmp_v6,
+};
 
 use crate::maps::{self, Family, Row};
 use crate::packet::{Change, Checksum, Packet, Refused};
@@ -64,12 +66,9 @@ const REDIRECT_QUOTE: usize = 40 + 8 + 8;
 fn quoted<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Quoted<A>> {
     let (src, dst, protocol, l4) = if A::IS_V6 {
         let ip = packet.read::<Ipv6Header>(l3)?;
-        (
-            packet.read(l3 + Ipv6Header::SRC)?,
-            packet.read(l3 + Ipv6Header::DST)?,
-            ip.next,
-            l3 + size_of::<Ipv6Header>(),
-        )
+        // Routers do not fragment: that a fragment is too big is for its sender to know (RFC 8200 section 4.5).
+        let (protocol, l4) = behind_fragment_header(packet, ip.next, l3 + size_of::<Ipv6Header>())?;
+        (packet.read(l3 + Ipv6Header::SRC)?, packet.read(l3 + Ipv6Header::DST)?, protocol, l4)
     } else {
         let ip = packet.read::<Ipv4Header>(l3)?;
         if ip.fragment.get() & Ipv4Header::FRAGMENT_OFFSET != 0 {

@@ -131,6 +131,28 @@ fn c40_later_fragments_follow_the_first() {
     both((fragments::<V4>, fragments::<V6>));
 }
 
+fn icmp_errors_about_fragments<A: Family>(ends: &Ends) {
+    let mut datapath = served::<A>(ends);
+    // Of TCP the quote ends before the checksum, which is not translated.
+    let [sent, _] = Frame::tcp(ends.client, ends.vip, "S").payload(&[9; 64]).build_fragments(24);
+    let forwarded = datapath.from_pod(&sent).frame;
+    let ran = datapath.to_pod(&too_big(ends.router, ends.client.ip(), &forwarded));
+    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
+    assert_eq!(ran.frame, too_big(ends.vip.ip(), ends.client.ip(), &sent));
+    let answer = Frame::tcp(ends.backends[0], ends.client, "A").payload(&[9; 64]);
+    let [answer, _] = answer.build_fragments(24);
+    let received = datapath.to_pod(&answer).frame;
+    let ran = datapath.from_pod(&too_big(ends.client.ip(), ends.vip.ip(), &received));
+    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
+    assert_eq!(ran.frame, too_big(ends.client.ip(), ends.backends[0].ip(), &answer));
+    checksums_hold(&ran.frame).unwrap();
+}
+
+#[test]
+fn c39_c40_icmp_errors_about_a_first_fragment_are_translated_too() {
+    both((icmp_errors_about_fragments::<V4>, icmp_errors_about_fragments::<V6>));
+}
+
 fn icmp_errors<A: Family>(ends: &Ends) {
     let mut datapath = served::<A>(ends);
     let sent = Frame::tcp(ends.client, ends.vip, "S");

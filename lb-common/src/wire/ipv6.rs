@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Be16, Be32};
+use super::{Be16, Be32, Bytes};
 use crate::address::{Protocol, V6};
 
 /// An IPv6 header: 40 bytes.
@@ -40,6 +40,21 @@ impl Ipv6Header {
     pub const fn version_is_6(&self) -> bool {
         self.version_class_flow.get() >> 28 == 6
     }
+}
+
+/// What is found at `at`, which `next` announces, and where: behind a fragment header if that is the next one.
+/// `None` where the packet is too short, or a later fragment, which has no transport header.
+#[inline(always)]
+pub fn behind_fragment_header<B: Bytes + ?Sized>(
+    packet: &B,
+    next: Protocol,
+    at: usize,
+) -> Option<(Protocol, usize)> {
+    if Extension::of(next) != Some(Extension::Fragment) {
+        return Some((next, at));
+    }
+    let header = packet.read::<ExtensionHeader>(at)?;
+    (header.fragment_offset() == 0).then(|| (header.next, at + Extension::Fragment.len(header)))
 }
 
 /// Extension headers that are stepped over at most; a packet with more is nobody's.

@@ -17,7 +17,7 @@ mod vlan;
 pub use eth::{EtherType, Ethernet, Link};
 pub use icmp::{IcmpHeader, icmp_v4, icmp_v6};
 pub use ipv4::Ipv4Header;
-pub use ipv6::Ipv6Header;
+pub use ipv6::{Ipv6Header, behind_fragment_header};
 pub use sctp::SctpHeader;
 pub use segment::{Depth, Fragment, Network, NotOurs, Segment};
 pub use tcp::TcpHeader;

@@ -25,7 +25,8 @@ pub fn too_big(from: IpAddr, to: IpAddr, about: &[u8]) -> Vec<u8> {
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let kind = Icmpv6Type::PacketTooBig { mtu: 1_300 };
             let builder = ethernet.ipv6(from.octets(), to.octets(), 64).icmpv6(kind);
-            builder.write(&mut frame, &about[14..14 + 48])
+            let fragment = about[14 + 6] == 44;
+            builder.write(&mut frame, &about[14..14 + if fragment { 56 } else { 48 }])
         }
         _ => panic!("ends of two families"),
     }
