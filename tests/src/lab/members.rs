@@ -166,10 +166,7 @@ impl Client {
         let gateway = if prefix.contains(':') { IpAddr::V6(via.v6) } else { IpAddr::V4(via.v4) };
         match &self.edge {
             None => self.netns.ip(&[format!("route replace {prefix} via {gateway}")]),
-            Some(edge) => {
-                let table = outside::table(self.number);
-                edge.ip(&[format!("route replace {prefix} via {gateway} table {table}")])
-            }
+            Some(edge) => edge.ip(&outside::into_cluster(self.number, prefix, gateway)),
         }
     }
 

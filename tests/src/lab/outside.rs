@@ -8,6 +8,8 @@
 //!   [ fabric ] br0 --- eth0 [ edge ] narrow --- eth0 [ far ] to-1 --- eth0 [ client ]
 //! ```
 
+use std::net::IpAddr;
+
 use super::address::{self, FAR_GATEWAY, FAR_RANGES, SERVICE_RANGES};
 use super::members::{Client, Node};
 use super::netns::Netns;
@@ -29,7 +31,7 @@ pub(super) struct Routers {
 }
 
 /// The routing table of router `edge` for what far client `number` sends.
-pub(super) fn table(number: u8) -> u32 {
+fn table(number: u8) -> u32 {
     1000 + u32::from(number)
 }
 
@@ -53,13 +55,18 @@ pub(super) fn edge(far: &Netns, clients: &[Client], via: &[&Node], mtu: u32) -> 
     for (client, node) in clients.iter().zip(via) {
         let table = table(client.number);
         let (v4, _) = address::far_client(client.number, 0);
-        lines.extend([
-            format!("rule add from {v4}/24 lookup {table}"),
-            format!("route add {} via {} table {table}", SERVICE_RANGES[0], node.v4),
-            format!("route add {} via {} table {table}", SERVICE_RANGES[1], node.v6),
-        ]);
+        lines.push(format!("rule add from {v4}/24 lookup {table}"));
+        lines.extend(into_cluster(client.number, SERVICE_RANGES[0], node.v4.into()));
+        lines.extend(into_cluster(client.number, SERVICE_RANGES[1], node.v6.into()));
     }
     lines
+}
+
+/// Lines for that router: where a client's packets to `prefix` go; and, by the same way, what the router
+/// itself has to say to whoever answers from there (that a packet was too big, say).
+pub(super) fn into_cluster(number: u8, prefix: &str, gateway: IpAddr) -> [String; 2] {
+    let route = format!("route replace {prefix} via {gateway}");
+    [format!("{route} table {}", table(number)), route]
 }
 
 /// Lines of `ip -6` for that router: whose packets go by which table.

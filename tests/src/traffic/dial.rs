@@ -20,6 +20,9 @@ const QUESTION: &[u8] = b"is it me you are looking for";
 /// Longest first line of a server: a name, an address, a port.
 const BANNER_MAX: usize = 300;
 
+/// Digits of a datagram's number.
+const NUMBER_MAX: usize = 20;
+
 /// Makes each datagram's payload differ from every other's of this process.
 static DATAGRAMS: AtomicU64 = AtomicU64::new(0);
 
@@ -46,13 +49,14 @@ pub struct Dial {
     source: Option<IpAddr>,
     source_port: u16,
     reset_on_close: bool,
+    size: usize,
 }
 
 impl Dial {
     /// Dials this address, with a second for the whole exchange and any source port.
     pub fn to(address: SocketAddr) -> Self {
         let limit = Duration::from_secs(1);
-        Self { to: address, limit, source: None, source_port: 0, reset_on_close: false }
+        Self { to: address, limit, source: None, source_port: 0, reset_on_close: false, size: 0 }
     }
 
     /// How long the exchange may take in all.
@@ -76,6 +80,13 @@ impl Dial {
     /// Ends the connection by a reset (SO_LINGER with zero seconds), so that it leaves no TIME_WAIT.
     pub fn reset_on_close(mut self) -> Self {
         self.reset_on_close = true;
+        self
+    }
+
+    /// Sends so many bytes, and wants as many back: over TCP in one stream, over UDP in one datagram.
+    /// A few by default.
+    pub fn sending(mut self, bytes: usize) -> Self {
+        self.size = bytes;
         self
     }
 
@@ -111,7 +122,7 @@ impl Dial {
         self.in_time(async {
             let start = Instant::now();
             let (mut stream, mut reply) = self.greeted().await?;
-            self.echo(&mut stream, QUESTION).await?;
+            self.echo(&mut stream, &self.question()).await?;
             reply.total = start.elapsed();
             self.close(stream).await?;
             Ok(reply)
@@ -141,10 +152,11 @@ impl Dial {
 
     /// Sends a new datagram and waits for the answer to it; answers to earlier ones are dropped.
     pub(super) async fn ask(&self, socket: &UdpSocket) -> Result<Reply, Failure> {
-        let payload = DATAGRAMS.fetch_add(1, Ordering::Relaxed).to_string();
+        let number = DATAGRAMS.fetch_add(1, Ordering::Relaxed);
+        let payload = format!("{number:0size$}", size = self.size);
         self.in_time(async {
             socket.send(payload.as_bytes()).await.map_err(|error| self.failed("send to", &error))?;
-            let mut buffer = [0; 1024];
+            let mut buffer = vec![0; BANNER_MAX + NUMBER_MAX + self.size];
             loop {
                 let count = socket
                     .recv(&mut buffer)
@@ -199,9 +211,12 @@ impl Dial {
 
     /// Sends `bytes` and reads as many back, which must be the same.
     pub(super) async fn echo(&self, stream: &mut TcpStream, bytes: &[u8]) -> Result<(), Failure> {
-        stream.write_all(bytes).await.map_err(|error| self.failed("write to", &error))?;
         let mut back = vec![0; bytes.len()];
-        stream.read_exact(&mut back).await.map_err(|error| self.failed("read the echo of", &error))?;
+        let (mut reader, mut writer) = stream.split();
+        // Both at once: where there is more than buffers hold, the server stops reading until it is read.
+        let (written, read) = tokio::join!(writer.write_all(bytes), reader.read_exact(&mut back));
+        written.map_err(|error| self.failed("write to", &error))?;
+        read.map_err(|error| self.failed("read the echo of", &error))?;
         if back == bytes { Ok(()) } else { Err(self.nonsense(&String::from_utf8_lossy(&back))) }
     }
 
@@ -223,6 +238,10 @@ impl Dial {
         tokio::time::timeout(self.limit, work).await.unwrap_or_else(|_elapsed| {
             Err(Failure::new(FailureKind::Timeout, format!("{}: no answer within {:?}", self.to, self.limit)))
         })
+    }
+
+    fn question(&self) -> Vec<u8> {
+        QUESTION.iter().copied().cycle().take(self.size.max(QUESTION.len())).collect()
     }
 
     /// The address to bind to: the one asked for, or any.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_tests::agent::{Agent, AgentConfig};
-use lb_tests::lab::{CniMasquerade, Lab, Layout, Netns, Node, RpFilter};
+use lb_tests::lab::{CniMasquerade, Dropped, Lab, Layout, Netns, Node, RpFilter};
 use lb_tests::manifests::{Endpoint, Family, Manifests, Protocol};
 use lb_tests::scene::{POD_PORT, TCP_PORT, UDP_PORT};
 use lb_tests::traffic::EchoServer;
@@ -55,12 +55,33 @@ const START: Duration = Duration::from_secs(60);
 /// Addresses that the outside client dials from, of each family.
 const SOURCES: u8 = 3;
 
+pub(crate) const ROUTED: Shape = Shape {
+    layout: Layout::Routed,
+    rp_filter: RpFilter::Strict,
+    cni_masquerade: CniMasquerade::Off,
+    path_mtu: 1500,
+};
+pub(crate) const BRIDGED: Shape = Shape {
+    layout: Layout::Bridged,
+    rp_filter: RpFilter::Loose,
+    cni_masquerade: CniMasquerade::Plain,
+    path_mtu: 1500,
+};
+pub(crate) const OVERLAY: Shape = Shape {
+    layout: Layout::Overlay,
+    rp_filter: RpFilter::Strict,
+    cni_masquerade: CniMasquerade::RandomFully,
+    path_mtu: 1500,
+};
+
 /// How pods are connected, and what else the nodes' kernels do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) layout: Layout,
     pub(crate) rp_filter: RpFilter,
     pub(crate) cni_masquerade: CniMasquerade,
+    /// Width of the narrowest link between the outside client and the nodes, in bytes.
+    pub(crate) path_mtu: u32,
 }
 
 /// Everything, running and in sync.
@@ -79,6 +100,7 @@ impl Cluster {
             .node("node1", shape.layout, &["here", "a"])
             .node("node2", shape.layout, &["there", "b"])
             .far_client("outside", "node1", SOURCES)
+            .path_mtu(shape.path_mtu)
             .rp_filter(shape.rp_filter)
             .cni_masquerade(shape.cni_masquerade)
             .true_addresses_only()
@@ -120,6 +142,13 @@ impl Cluster {
             Place::Here => "node1",
             Place::There => "node2",
         })
+    }
+
+    /// No node has dropped anything for its addresses, or as invalid.
+    pub(crate) fn assert_true_addresses(&self) {
+        for node in self.lab.nodes() {
+            assert_eq!(node.dropped().unwrap(), Dropped::default(), "on {}", node.name);
+        }
     }
 
     /// A client's name and namespace.

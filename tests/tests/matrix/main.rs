@@ -7,6 +7,7 @@
 
 mod cluster;
 mod contract;
+mod paths;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Shape};
 use contract::{Client, Expected, Front, Source};
-use lb_tests::lab::{CniMasquerade, Dropped, Layout, RpFilter};
 use lb_tests::traffic::{Dial, Failure, FailureKind, Reply};
 
 /// Clients whose rows are played.
@@ -167,30 +167,20 @@ fn holds(shape: Shape) {
     println!("{} rows in {:?}", rows.len(), start.elapsed());
     let told: Vec<&str> = wrong.iter().take(TOLD).map(String::as_str).collect();
     assert!(wrong.is_empty(), "{} of {} rows, {shape:?}:\n{}", wrong.len(), rows.len(), told.join("\n"));
-    for node in cluster.lab.nodes() {
-        assert_eq!(node.dropped().unwrap(), Dropped::default(), "{}: not between true addresses", node.name);
-    }
+    cluster.assert_true_addresses();
 }
 
 #[test]
 fn c14_c15_c23_c24_c25_c26_c32_c33_every_row_on_routed_nodes() {
-    holds(Shape { layout: Layout::Routed, rp_filter: RpFilter::Strict, cni_masquerade: CniMasquerade::Off });
+    holds(cluster::ROUTED);
 }
 
 #[test]
 fn c14_c15_c23_c24_c25_c26_c32_c33_every_row_on_bridged_nodes() {
-    holds(Shape {
-        layout: Layout::Bridged,
-        rp_filter: RpFilter::Loose,
-        cni_masquerade: CniMasquerade::Plain,
-    });
+    holds(cluster::BRIDGED);
 }
 
 #[test]
 fn c14_c15_c23_c24_c25_c26_c32_c33_every_row_on_nodes_of_an_overlay() {
-    holds(Shape {
-        layout: Layout::Overlay,
-        rp_filter: RpFilter::Strict,
-        cni_masquerade: CniMasquerade::RandomFully,
-    });
+    holds(cluster::OVERLAY);
 }
