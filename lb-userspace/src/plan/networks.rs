@@ -25,20 +25,20 @@ pub struct Networks {
 pub enum Unusable {
     /// There are too many of its family.
     #[error(
-        "the service network {0} is one too many: {limit} of a family can be told apart, so addresses in it that no \\
+        "the service network {0} is one too many: {limit} of a family can be told apart, so addresses in it that no \
          Service has are left to the routes instead of being dropped; name fewer, larger ones",
         limit = SERVICE_NETWORKS.len()
     )]
     TooMany(IpNet),
     /// The node's own address is in it.
     #[error(
-        "the service network {0} holds the node's own address {1}, so it is left out: all else in it would be \\
+        "the service network {0} holds the node's own address {1}, so it is left out: all else in it would be \
          dropped; correct the ServiceCIDR or --service-cidr"
     )]
     HoldsNode(IpNet, IpAddr),
     /// Pods' addresses are in it.
     #[error(
-        "the service network {0} overlaps the pods' network {1}, so it is left out: all else in it would be dropped; \\
+        "the service network {0} overlaps the pods' network {1}, so it is left out: all else in it would be dropped; \
          correct the ServiceCIDR or --service-cidr"
     )]
     HoldsPods(IpNet, IpNet),
@@ -151,5 +151,8 @@ mod tests {
         assert_eq!(first, &Unusable::HoldsNode(services[0], node));
         assert_eq!(second, &Unusable::HoldsPods(services[1], pods[0]));
         assert!(matches!(third, Unusable::HoldsPods(..)), "{third}");
+        assert!(
+            unusable.iter().all(|flaw| !flaw.to_string().contains('\\') && !flaw.to_string().contains("  "))
+        );
     }
 }
