@@ -225,7 +225,7 @@ fn conforms(value: &Value, schema: &Value) -> Result<(), String> {
         _ => Vec::new(),
     };
     let fits = |wanted: &&str| *wanted == kind || (*wanted == "number" && kind == "integer");
-    if !kinds.is_empty() && !kinds.iter().any(|kind| fits(kind)) {
+    if !kinds.is_empty() && !kinds.iter().any(fits) {
         return Err(format!("{value} is no {kinds:?}"));
     }
     if schema["enum"].as_array().is_some_and(|values| !values.contains(value)) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use aya::programs::{ProgramFd, ProgramInfo};
 use lb_common::abi::MapName;
-use lb_userspace::datapath::object;
+use lb_userspace::datapath::{cgroup, object};
 
 use super::Datapath;
 
@@ -45,6 +45,9 @@ impl Datapath {
         }
         let info = object::xdp(&mut self.programs, object::XDP_PROGRAM)?.info()?;
         all.push(Instructions::of(object::XDP_PROGRAM, &info));
+        for hook in cgroup::HOOKS {
+            all.push(Instructions::of(hook, &cgroup::program(&mut self.programs, hook)?.info()?));
+        }
         Ok(all)
     }
 

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use lb_common::abi::{self, FrontendFlags, Hook as FlowHook, Verdict};
+use lb_common::abi::{self, Hook as FlowHook, Verdict};
 use lb_common::address::{Protocol, V4, V6};
 use lb_tests::packets::{Datapath, Frame, Service};
 use lb_userspace::datapath::object::Sizes;
@@ -32,8 +32,6 @@ pub(super) struct Wishes {
     pub(super) services: u32,
     /// The services have a backend.
     pub(super) served: bool,
-    /// They are for clients outside.
-    pub(super) external: bool,
     pub(super) affinity_seconds: u32,
     /// Settled flows to make room for.
     pub(super) flows: u32,
@@ -42,7 +40,7 @@ pub(super) struct Wishes {
 impl Wishes {
     /// One Service with a backend, and room for a few flows.
     pub(super) fn plain(ipv6: bool, protocol: Protocol) -> Self {
-        Self { ipv6, protocol, services: 1, served: true, external: false, affinity_seconds: 0, flows: 64 }
+        Self { ipv6, protocol, services: 1, served: true, affinity_seconds: 0, flows: 64 }
     }
 }
 
@@ -86,7 +84,6 @@ impl Ground {
                 protocol: wishes.protocol,
                 backends,
                 affinity_seconds: wishes.affinity_seconds,
-                flags: if wishes.external { FrontendFlags::EXTERNAL } else { 0 },
                 ..Service::default()
             };
             if wishes.ipv6 {
@@ -111,12 +108,7 @@ impl Ground {
 
     /// The client of flow 0.
     pub(super) fn client(&self) -> SocketAddr {
-        self.client_number(0)
-    }
-
-    /// A client, by its first port.
-    pub(super) fn client_number(&self, number: u32) -> SocketAddr {
-        self.address(128, number, CLIENT_PORT)
+        self.address(128, 0, CLIENT_PORT)
     }
 
     pub(super) fn frontend(&self, service: u32) -> SocketAddr {

@@ -10,7 +10,6 @@ mod harness;
 mod object;
 mod paths;
 mod services;
-mod wire;
 mod wrapper;
 
 use std::process::Command;
@@ -52,7 +51,6 @@ pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
     let effort = Effort::of(extent);
     let instructions = instructions()?;
     let (flows, flow_plots) = flows::measure(effort, screen)?;
-    let wire = wire::measure(effort, screen)?;
     let services = services::measure(effort, screen)?;
     let paths = paths::measure(effort, screen)?;
     Ok(Section {
@@ -70,14 +68,14 @@ pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
              balancer can do without. Figures are the median of the rounds, with the least and the greatest."
                 .to_owned(),
         ],
-        tables: [flows, vec![wire, services, paths, instructions]].concat(),
+        tables: [flows, vec![services, paths, instructions]].concat(),
         plots: flow_plots,
         limits: vec![
             "What the kernel does with the packet before and after the program: allocating, routing, sending. \
              `bench traffic` has that."
                 .to_owned(),
             "The packet itself is in the first-level cache, as it is not when it comes from a network card.".to_owned(),
-            "Programs on sockets (connect, sendmsg) cannot be run this way.".to_owned(),
+            "Programs on sockets (connect, sendmsg) cannot be run this way. The XDP program is not timed yet.".to_owned(),
         ],
         disturbances: Vec::new(),
     })

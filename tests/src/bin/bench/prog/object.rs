@@ -46,19 +46,18 @@ pub(super) fn write(
             (map.name, object.add_symbol(symbol))
         })
         .collect();
+    // All in one section: the loader takes no names behind `xdp/`.
+    let text = object.add_section(Vec::new(), section.as_bytes().to_vec(), SectionKind::Text);
     for (name, assembler) in programs {
-        let text =
-            object.add_section(Vec::new(), format!("{section}/{name}").into_bytes(), SectionKind::Text);
         let (code, named) = assembler.finish();
-        object.append_section_data(text, &code, 8);
-        object.add_symbol(symbol(name, 0, code.len(), SymbolKind::Text, SymbolSection::Section(text)));
+        let begin = object.append_section_data(text, &code, 8);
+        object.add_symbol(symbol(name, begin, code.len(), SymbolKind::Text, SymbolSection::Section(text)));
         for (offset, map) in named {
             let found = symbols.iter().find(|(name, _)| *name == map);
             let (_, symbol) = found.with_context(|| format!("the program {name} names a map {map}"))?;
             let flags = RelocationFlags::Elf { r_type: MAP_ADDRESS };
-            object
-                .add_relocation(text, Relocation { offset, symbol: *symbol, addend: 0, flags })
-                .context("relocating a map")?;
+            let relocation = Relocation { offset: begin + offset, symbol: *symbol, addend: 0, flags };
+            object.add_relocation(text, relocation).context("relocating a map")?;
         }
     }
     object.write().context("writing the bench's own eBPF object")
