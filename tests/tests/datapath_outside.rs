@@ -52,7 +52,7 @@ fn c25_a_backend_on_this_node_sees_the_client_and_answers_as_the_frontend() {
 }
 
 /// The way of a masqueraded flow: there through `out`, back through `back`.
-fn masqueraded<A: Family>(
+fn masqueraded(
     datapath: &mut Datapath,
     ends: &Ends,
     backend: SocketAddr,
@@ -91,7 +91,7 @@ fn to_remote<A: Family>(ends: &Ends) {
     let udp = (Frame::udp(ends.outsider, ends.vip), Frame::udp(any, any));
     for (first, answer) in [&tcp, &udp] {
         let hooks = ("net_egress", "net_ingress");
-        masqueraded::<A>(&mut datapath, ends, backend, hooks, (first, answer));
+        masqueraded(&mut datapath, ends, backend, hooks, (first, answer));
     }
     assert_eq!(datapath.row_counts().unwrap().0, 8, "four settled rows each");
 }
@@ -108,7 +108,7 @@ fn always<A: Family>(ends: &Ends) {
     publish::<A>(&mut datapath, ends, &[backend], FrontendFlags::EXTERNAL);
     let any = SocketAddr::new(ends.router, 1);
     let (first, answer) = (Frame::tcp(ends.outsider, ends.vip, "S"), Frame::tcp(any, any, "SA"));
-    masqueraded::<A>(&mut datapath, ends, backend, ("pod_egress", "pod_ingress"), (&first, &answer));
+    masqueraded(&mut datapath, ends, backend, ("pod_egress", "pod_ingress"), (&first, &answer));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn cluster_ip<A: Family>(ends: &Ends) {
     let any = SocketAddr::new(ends.router, 1);
     let (first, answer) = (Frame::tcp(ends.outsider, ends.vip, "S"), Frame::tcp(any, any, "SA"));
     let hooks = ("net_egress", "net_ingress");
-    masqueraded::<A>(&mut datapath, ends, ends.backends[2], hooks, (&first, &answer));
+    masqueraded(&mut datapath, ends, ends.backends[2], hooks, (&first, &answer));
     let inside = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build());
     let gone = datapath.to_net(&inside.frame);
     assert_eq!(gone.verdict, Verdict::NotTranslated);
