@@ -61,6 +61,20 @@ impl Pins {
         self.folder.join("links")
     }
 
+    /// The pins of an agent that runs or has run.
+    ///
+    /// # Errors
+    /// Where nothing is pinned; says what to do.
+    pub fn in_use(root: &Path) -> anyhow::Result<Self> {
+        let pins = Self::at(root);
+        anyhow::ensure!(
+            pins.exist(),
+            "nothing is pinned at {}: no agent has run here; start one with `switchboard run`, or name its folder with --pin-dir",
+            pins.folder().display()
+        );
+        Ok(pins)
+    }
+
     /// Has an agent pinned anything here?
     #[must_use]
     pub fn exist(&self) -> bool {

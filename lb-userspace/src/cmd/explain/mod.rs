@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use lb_common::abi::ConfigFlags;
 use lb_common::address::{Protocol, V4, V6};
 
@@ -64,13 +63,7 @@ enum Side {
 /// # Errors
 /// Where nothing is pinned or rights are missing.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let pins = Pins::at(&args.pin_dir);
-    if !pins.exist() {
-        bail!(
-            "nothing is pinned at {}: no agent has run here; start one with `switchboard run`, or name its folder with --pin-dir",
-            pins.folder().display()
-        );
-    }
+    let pins = Pins::in_use(&args.pin_dir)?;
     let protocol = match args.protocol {
         Transport::Tcp => Protocol::TCP,
         Transport::Udp => Protocol::UDP,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use lb_common::address::Address;
 
 use super::output::{Format, print};
@@ -59,13 +59,7 @@ enum What {
 /// # Errors
 /// Where nothing is pinned or rights are missing.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let pins = Pins::at(&args.pin_dir);
-    if !pins.exist() {
-        bail!(
-            "nothing is pinned at {}: no agent has run here; start one with `switchboard run`, or name its folder with --pin-dir",
-            pins.folder().display()
-        );
-    }
+    let pins = Pins::in_use(&args.pin_dir)?;
     if args.what == What::Verdicts {
         print(&views::verdicts(kernel::verdicts(&pins)?), args.output)?;
         return Ok(ExitCode::SUCCESS);
