@@ -12,6 +12,7 @@ mod demo;
 mod image;
 mod lint;
 mod rights;
+mod rules;
 mod setup;
 mod terminal;
 mod test;
@@ -45,6 +46,8 @@ enum Verb {
     Lint,
     /// Check the house laws by reading the source: sizes, `unsafe`, direction of `use` lines
     Tidy,
+    /// Compare docs/rules.md, the table of rules and their tests, with the tests' names
+    Rules(rules::Options),
     /// Compare the layout of the maps with the golden lb-common/abi.txt
     Abi(abi::Options),
     /// What the continuous integration runs: lint, the demo, then every test
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(&options),
         Verb::Lint => lint::run(),
         Verb::Tidy => tidy::run(),
+        Verb::Rules(options) => rules::run(&options),
         Verb::Abi(options) => abi::run(&options),
         Verb::Ci => ci::run(),
     };

@@ -15,7 +15,7 @@ use std::{fmt, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{terminal, workspace};
+use crate::{rules, terminal, workspace};
 
 /// Folders whose Rust files are held to the laws.
 const ROOMS: [&str; 6] = ["lb-common", "lb-ebpf", "lb-userspace", "tests", "xtask", "fuzz"];
@@ -75,12 +75,7 @@ impl fmt::Display for Finding {
 pub(crate) fn run() -> Result<ExitCode> {
     let clock = terminal::Stopwatch::start();
     let root = workspace::root();
-    let mut paths = Vec::new();
-    for room in ROOMS {
-        walk(&root, room, &mut paths)?;
-    }
-    ensure!(!paths.is_empty(), "there is no Rust file under {}; is this the workspace?", root.display());
-    paths.sort();
+    let paths = rust_files()?;
     let mut findings = Vec::new();
     for path in &paths {
         let text = fs::read_to_string(root.join(path)).with_context(|| format!("reading {path}"))?;
@@ -89,19 +84,35 @@ pub(crate) fn run() -> Result<ExitCode> {
     let manifest = "lb-common/Cargo.toml";
     let text = fs::read_to_string(root.join(manifest)).with_context(|| format!("reading {manifest}"))?;
     findings.extend(direction::dependencies_of_lb_common(manifest, &text));
+    let untested = rules::check()?;
     for finding in &findings {
         println!("{finding}");
     }
+    for finding in &untested {
+        println!("{finding}");
+    }
     let looked = format!("{} files in {}", paths.len(), clock.said());
-    if findings.is_empty() {
+    if findings.is_empty() && untested.is_empty() {
         terminal::fine(&format!("the laws of the house hold: {looked}"));
         return Ok(ExitCode::SUCCESS);
     }
     terminal::failure(&format!(
         "{} findings in {looked}; the laws are told in CONTRIBUTING.md",
-        findings.len()
+        findings.len() + untested.len()
     ));
     Ok(ExitCode::FAILURE)
+}
+
+/// Every Rust file that is held to the laws, from the workspace's root, sorted.
+pub(crate) fn rust_files() -> Result<Vec<String>> {
+    let root = workspace::root();
+    let mut paths = Vec::new();
+    for room in ROOMS {
+        walk(&root, room, &mut paths)?;
+    }
+    ensure!(!paths.is_empty(), "there is no Rust file under {}; is this the workspace?", root.display());
+    paths.sort();
+    Ok(paths)
 }
 
 /// All laws, on one file.
