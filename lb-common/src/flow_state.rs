@@ -107,18 +107,21 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            opening: 60,
-            established: 86_400,
-            half_closed: 3_600,
-            closed: 120,
-            udp_opening: 30,
-            udp_established: 120,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Timeouts {
+    /// Unless options say otherwise.
+    pub const DEFAULT: Self = Self {
+        opening: 60,
+        established: 86_400,
+        half_closed: 3_600,
+        closed: 120,
+        udp_opening: 30,
+        udp_established: 120,
+    };
+
     /// Seconds for a TCP pair in `state`.
     #[must_use]
     pub const fn tcp(&self, state: PairState) -> u32 {

@@ -5,6 +5,7 @@
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
 mod interfaces;
+mod limits;
 mod observe;
 mod options;
 mod report;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{self, ABI_VERSION, Config};
+use lb_common::abi::{ABI_VERSION, Config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -28,17 +29,18 @@ use crate::datapath::attach::{self, Way};
 use crate::datapath::attach_xdp;
 use crate::datapath::clock::Clock;
 use crate::datapath::kernel::{self, KernelMaps};
-use crate::datapath::object::{self, Sizes};
+use crate::datapath::object;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
 use crate::model::{ObjectName, State};
 use crate::plan::decide;
 use crate::plan::decision::Decision;
 use crate::plan::owners::Owners;
-use crate::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
+use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
 use crate::serve;
 use crate::source::Update;
 use interfaces::{Interfaces, Ways};
+use limits::{SizeArgs, TimeoutArgs};
 use options::{ConfigurationArgs, ServeArgs, port_range};
 use report::{Arrival, Reporter};
 use sockets::{SocketArgs, Sockets};
@@ -79,51 +81,8 @@ pub struct Args {
     sockets: SocketArgs,
     #[command(flatten)]
     sizes: SizeArgs,
-}
-
-/// Rows that each table has room for. A table that is pinned already keeps its size.
-#[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Table sizes")]
-struct SizeArgs {
-    /// Service ports.
-    #[arg(long, value_name = "ROWS", default_value_t = abi::SERVICE_PORTS.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
-    max_service_ports: u32,
-    /// Frontends of each family.
-    #[arg(long, value_name = "ROWS", default_value_t = abi::FRONTENDS_V4.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
-    max_frontends: u32,
-    /// Backends of each family.
-    #[arg(long, value_name = "ROWS", default_value_t = abi::BACKENDS_V4.default_rows, value_parser = clap::value_parser!(u32).range(2..))]
-    max_backends: u32,
-    /// Slots: places in backend sets, of both families together.
-    #[arg(long, value_name = "ROWS", default_value_t = abi::SLOTS.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
-    max_slots: u32,
-    /// Slots of one backend set of a NodePort, load balancer IP or external IP, which gets a hundred for each backend
-    /// up to this (C29). Such tables leave a quarter of all slots free; those that do not fit get a slot for each backend.
-    #[arg(long, value_name = "SLOTS", default_value_t = DEFAULT_MAX_TABLE, value_parser = clap::value_parser!(u32).range(1..))]
-    max_maglev_slots: u32,
-    /// Source ranges of each family (`loadBalancerSourceRanges`, C35).
-    #[arg(long, value_name = "ROWS", default_value_t = abi::RANGES_V4.default_rows, value_parser = clap::value_parser!(u32).range(1..))]
-    max_source_ranges: u32,
-    /// Rows of answered flows of each family; a plain flow has two, a masqueraded one four.
-    #[arg(long, value_name = "ROWS", default_value_t = abi::FLOWS_V4.default_rows, value_parser = clap::value_parser!(u32).range(64..))]
-    max_flows: u32,
-}
-
-impl SizeArgs {
-    fn sizes(&self) -> Sizes {
-        Sizes::from([
-            (abi::SERVICE_PORTS.name, self.max_service_ports),
-            (abi::FRONTENDS_V4.name, self.max_frontends),
-            (abi::FRONTENDS_V6.name, self.max_frontends),
-            (abi::BACKENDS_V4.name, self.max_backends),
-            (abi::BACKENDS_V6.name, self.max_backends),
-            (abi::SLOTS.name, self.max_slots),
-            (abi::RANGES_V4.name, self.max_source_ranges),
-            (abi::RANGES_V6.name, self.max_source_ranges),
-            (abi::FLOWS_V4.name, self.max_flows),
-            (abi::FLOWS_V6.name, self.max_flows),
-        ])
-    }
+    #[command(flatten)]
+    timeouts: TimeoutArgs,
 }
 
 impl Args {
@@ -202,7 +161,7 @@ impl Agent {
             reconciler,
             interfaces,
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
-            sweeper: Sweeper::new(&pins, clock)?,
+            sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts())?,
             reporter,
             started: Instant::now(),
             _lock: lock,
@@ -378,7 +337,7 @@ fn config(args: &Args, clock: Clock) -> Config {
         ticks_per_second: clock.ticks_per_second,
         masquerade_port_first: args.masquerade_ports.0,
         masquerade_port_last: args.masquerade_ports.1,
-        opening_timeout: lb_common::flow_state::Timeouts::default().opening,
+        opening_timeout: args.timeouts.timeouts().opening,
         flags: args.node.flags(),
         ..Config::default()
     }

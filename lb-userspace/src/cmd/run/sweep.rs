@@ -28,9 +28,9 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    pub(super) fn new(pins: &Pins, clock: Clock) -> anyhow::Result<Self> {
+    pub(super) fn new(pins: &Pins, clock: Clock, timeouts: Timeouts) -> anyhow::Result<Self> {
         let (v4, v6) = (kernel::flows_v4(pins)?, kernel::flows_v6(pins)?);
-        Ok(Self { v4, v6, clock, timeouts: Timeouts::default() })
+        Ok(Self { v4, v6, clock, timeouts })
     }
 
     /// Removes what has expired from both families' tables.

@@ -28,13 +28,15 @@ enum Meaning {
     Option(&'static str),
     /// That option, an address whose port may be left out.
     Address(&'static str, u16),
+    /// That option in seconds, the setting being a duration as Go writes it.
+    Seconds(&'static str),
     /// That option set to that value, where the setting is true.
     IfTrue(&'static str, &'static str),
     /// Nothing, because.
     Nothing(&'static str),
 }
 
-use Meaning::{Address, IfTrue, Nothing, Option as Same};
+use Meaning::{Address, IfTrue, Nothing, Option as Same, Seconds};
 
 const SYNC: &str = "changes are written as they come, and the maps are read back every five minutes";
 const MARK: &str = "no packet is marked";
@@ -49,6 +51,10 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("clientConnection.", Nothing(CLIENT)),
     ("clusterCIDR", Same("cluster-cidr")),
     ("configSyncPeriod", Nothing(SYNC)),
+    ("conntrack.tcpCloseWaitTimeout", Seconds("tcp-half-closed-timeout")),
+    ("conntrack.tcpEstablishedTimeout", Seconds("tcp-established-timeout")),
+    ("conntrack.udpStreamTimeout", Seconds("udp-established-timeout")),
+    ("conntrack.udpTimeout", Seconds("udp-opening-timeout")),
     ("conntrack.", Nothing(CONNTRACK)),
     ("detectLocal.", Nothing("a pod's packets are known by the interface that they come from")),
     ("detectLocalMode", Nothing("a pod's packets are known by the interface that they come from")),
@@ -131,6 +137,8 @@ fn take(path: &str, value: &Value, meaning: Meaning, options: &Options, to: &mut
     let (name, text) = match meaning {
         Same(name) => (name, text),
         Address(name, port) => (name, with_port(text, port)),
+        // What is no duration is for the option to refuse.
+        Seconds(name) => (name, seconds(&text).map_or(text, |seconds| seconds.to_string())),
         IfTrue(name, set) if text == "true" => (name, set.to_owned()),
         IfTrue(..) => return,
         Nothing(reason) => {
@@ -160,6 +168,24 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// Of a Go duration of whole hours, minutes and seconds.
+fn seconds(text: &str) -> Option<u64> {
+    let (mut total, mut rest) = (0_u64, text);
+    while !rest.is_empty() {
+        let unit_at = rest.find(|character: char| !character.is_ascii_digit())?;
+        let (number, after) = rest.split_at(unit_at);
+        let each = match after.chars().next()? {
+            'h' => 3_600,
+            'm' if !after.starts_with("ms") => 60,
+            's' => 1,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(each)?)?;
+        rest = &after[1..];
+    }
+    Some(total)
+}
+
 /// kube-proxy takes an address without a port.
 fn with_port(text: String, port: u16) -> String {
     match text.parse::<IpAddr>() {
@@ -187,7 +213,7 @@ mod tests {
         bindAddress: 0.0.0.0\nclientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf, qps: 0}\n\
         healthzBindAddress: 0.0.0.0\nmetricsBindAddress: ''\nhostnameOverride: node1\nmode: iptables\n\
         iptables: {masqueradeBit: null, syncPeriod: 30s, minSyncPeriod: 0s}\n\
-        conntrack: {maxPerCore: null, tcpEstablishedTimeout: 24h0m0s}\nwinkernel: {networkName: ''}\nnonsense: 1\n";
+        conntrack: {maxPerCore: null, min: 131072, tcpEstablishedTimeout: 24h0m0s, udpTimeout: 1m30s}\nwinkernel: {networkName: ''}\nnonsense: 1\n";
 
     #[test]
     fn what_has_a_meaning_here_is_set_and_the_rest_is_told_line_by_line() {
@@ -196,13 +222,23 @@ mod tests {
         assert_eq!(value(&translated, "node").as_deref(), Some("node1"));
         assert_eq!(value(&translated, "healthz-bind-address").as_deref(), Some("0.0.0.0:10256"));
         assert_eq!(value(&translated, "metrics-bind-address"), None, "unset: the default here");
+        assert_eq!(value(&translated, "tcp-established-timeout").as_deref(), Some("86400"));
+        assert_eq!(value(&translated, "udp-opening-timeout").as_deref(), Some("90"));
         let about = |path: &str| translated.notes.iter().filter(|note| note.contains(path)).count();
-        for path in
-            ["bindAddress", "mode", "iptables.syncPeriod", "conntrack.tcpEstablishedTimeout", "nonsense"]
-        {
+        for path in ["bindAddress", "mode", "iptables.syncPeriod", "conntrack.min", "nonsense"] {
             assert_eq!(about(path), 1, "{path}: {:?}", translated.notes);
         }
         assert_eq!(translated.notes.len(), 5, "nothing is told of what is not set: {:?}", translated.notes);
+    }
+
+    #[test]
+    fn a_duration_of_gos_is_seconds_and_what_is_none_is_left_for_the_option_to_refuse() {
+        for (text, expected) in [("1h0m0s", Some(3_600)), ("90s", Some(90)), ("2m", Some(120))] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+        for text in ["100ms", "1.5h", "h", "5", "99999999999999999999s"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
     }
 
     #[test]
