@@ -136,6 +136,15 @@ impl Objects {
 }
 
 impl Objects {
+    /// How often requests have failed, by kind of objects and reason; a folder has none.
+    pub(super) fn errors(&self) -> impl Iterator<Item = (Kind, &str, u64)> {
+        let errors = match self {
+            Self::Kube(source) => Some(source.errors()),
+            Self::File(_) => None,
+        };
+        errors.into_iter().flatten().map(|((kind, reason), failed)| (*kind, reason.as_str(), *failed))
+    }
+
     /// Where the owners of objects are told what they should know.
     pub(super) fn owners(&self) -> ToldOwners {
         match self {

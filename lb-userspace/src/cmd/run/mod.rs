@@ -192,6 +192,7 @@ impl Agent {
                 _ = sweeps.tick() => {
                     self.sweeper.sweep();
                     self.reporter.count(self.reconciler.tables());
+                    self.reporter.api_errors(self.source.errors());
                 }
             }
         }

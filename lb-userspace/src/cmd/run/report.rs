@@ -207,6 +207,12 @@ impl Reporter {
         self.settled(reconciler, &audit.report);
     }
 
+    /// Requests to the API server have failed so often, by kind of objects and reason.
+    pub(super) fn api_errors<'a>(&self, errors: impl Iterator<Item = (Kind, &'a str, u64)>) {
+        let own = &self.board.metrics.own;
+        errors.for_each(|(kind, reason, failed)| own.set_api_errors(kind, reason, failed));
+    }
+
     /// So many interfaces have programs.
     pub(super) fn attached(&self, interfaces: usize) {
         self.board.metrics.own.interfaces.set(gauge(interfaces));

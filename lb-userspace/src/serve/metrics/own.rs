@@ -3,6 +3,7 @@
 //! Decides names, units and labels of what the agent does; what stands in the maps is in `observe`. Invariant: no
 //! label takes its values from objects, so that a cluster's size does not set the number of series.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +14,10 @@ use prometheus_client::registry::Registry;
 
 use super::doubling;
 use super::kubeproxy::Label;
+use crate::model::Kind;
+
+/// Requests of a kind of objects, by why they failed.
+type Failure = [(&'static str, String); 2];
 
 /// A stretch of a change's way into the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub struct Own {
     /// Interfaces with programs on them.
     pub interfaces: Gauge,
     node_ports: Family<Label, Gauge>,
+    api_errors: Family<Failure, Counter>,
 }
 
 impl Default for Own {
@@ -82,11 +88,15 @@ impl Default for Own {
             drift_repaired: Counter::default(),
             interfaces: Gauge::default(),
             node_ports: Family::default(),
+            api_errors: Family::default(),
         };
         for stage in [Stage::Delivered, Stage::Planned, Stage::Written] {
             drop(new.stages.get_or_create(&[("stage", stage.name())]));
         }
         new.set_node_ports(0, 0);
+        for kind in [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr] {
+            new.set_api_errors(kind, "unreachable", 0);
+        }
         new
     }
 }
@@ -102,6 +112,13 @@ impl Own {
         for (state, ports) in [("open", open), ("failed", failed)] {
             self.node_ports.get_or_create(&[("state", state)]).set(i64::try_from(ports).unwrap_or(i64::MAX));
         }
+    }
+
+    /// So many requests of a kind of objects have failed since the start, with this HTTP status, or `unreachable` or
+    /// `unreadable`.
+    pub fn set_api_errors(&self, kind: Kind, reason: &str, failed: u64) {
+        let labels = [("kind", kind.to_string()), ("reason", reason.to_owned())];
+        self.api_errors.get_or_create(&labels).inner().store(failed, Ordering::Relaxed);
     }
 
     /// Adds them all, without the prefix. A counter's name gets `_total` when it is shown.
@@ -155,6 +172,11 @@ impl Own {
             "health_check_node_ports",
             "Health check node ports of Services, open or failed to open",
             self.node_ports.clone(),
+        );
+        to.register(
+            "api_errors",
+            "Requests to the API server that failed, by kind of objects and HTTP status or what else it was",
+            self.api_errors.clone(),
         );
     }
 }

@@ -7,6 +7,7 @@ use lb_common::abi::Verdict;
 
 use super::observe::MapFill;
 use super::*;
+use crate::model::Kind;
 
 #[derive(Debug)]
 struct Seen;
@@ -79,6 +80,20 @@ fn what_is_in_the_maps_is_read_at_the_scrape_and_what_is_not_known_is_left_out()
     }
     assert!(!text.contains("switchboard_map_rows{map=\"VERDICTS\"}"));
     assert!(names(&text).contains("process_resident_memory_bytes"), "{text}");
+}
+
+#[test]
+fn failed_requests_are_counted_by_kind_and_reason_and_known_before_the_first() {
+    let metrics = Metrics::default();
+    metrics.own.set_api_errors(Kind::Service, "503", 2);
+    metrics.own.set_api_errors(Kind::Service, "503", 3);
+    let text = scrape(&metrics);
+    for line in [
+        "switchboard_api_errors_total{kind=\"Service\",reason=\"503\"} 3",
+        "switchboard_api_errors_total{kind=\"EndpointSlice\",reason=\"unreachable\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
 }
 
 #[test]
