@@ -5,6 +5,7 @@
 
 pub mod cmd;
 pub mod datapath;
+pub mod doctor;
 pub mod flows;
 pub mod model;
 pub mod net;

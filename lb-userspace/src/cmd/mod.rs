@@ -6,6 +6,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod complete;
+pub mod doctor;
 pub mod explain;
 pub mod get;
 mod node;
@@ -66,6 +67,7 @@ enum Command {
     Plan(Box<plan::Args>),
     Get(get::Args),
     Explain(explain::Args),
+    Doctor(doctor::Args),
     Cleanup(cleanup::Args),
     Complete(complete::Args),
 }
@@ -118,6 +120,7 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Get(args) => get::run(args),
             Command::Explain(args) => explain::run(args),
+            Command::Doctor(args) => doctor::run(args),
             Command::Cleanup(args) => cleanup::run(args),
             Command::Complete(args) => Ok(complete::run(args)),
         }

@@ -3,7 +3,7 @@
 //! Decides how rows are counted: by a walk in batches, of which one is held at a time. Must not know what rows mean.
 //! Invariant: costs no more than the map has rows (a quarter of a microsecond each), and no memory that grows.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, MapType};
@@ -19,6 +19,8 @@ pub struct Fill {
     pub rows: Option<u64>,
     /// Rows that fit.
     pub capacity: u32,
+    /// Does it push old rows out by itself?
+    pub evicts: bool,
 }
 
 /// Counts the rows of a pinned map. While others write, a row may be counted twice or not at all.
@@ -30,6 +32,7 @@ pub fn count(pins: &Pins, map: MapName) -> anyhow::Result<Fill> {
     let data = MapData::from_pin(pins.map(map)).with_context(doing)?;
     let info = data.info().with_context(doing)?;
     let capacity = info.max_entries();
+    let evicts = matches!(info.map_type(), Ok(MapType::LruHash));
     let hash = matches!(info.map_type(), Ok(MapType::Hash | MapType::LruHash | MapType::LpmTrie));
     let rows = if hash {
         let (key, value) = (info.key_size() as usize, info.value_size() as usize);
@@ -37,7 +40,20 @@ pub fn count(pins: &Pins, map: MapName) -> anyhow::Result<Fill> {
     } else {
         None
     };
-    Ok(Fill { rows, capacity })
+    Ok(Fill { rows, capacity, evicts })
+}
+
+/// Bytes of memory that the kernel holds for a pinned map, as it tells whoever has it open (proc(5), `fdinfo`).
+///
+/// # Errors
+/// Where the map is not there, or the kernel does not say.
+pub fn memory(pins: &Pins, map: MapName) -> anyhow::Result<u64> {
+    let doing = || format!("asking how much memory the map {} takes", map.name);
+    let data = MapData::from_pin(pins.map(map)).with_context(doing)?;
+    let info = format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(info).with_context(doing)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.and_then(|bytes| bytes.trim().parse().ok()).with_context(doing)
 }
 
 fn walk(data: &MapData, key: usize, value: usize) -> std::io::Result<u64> {

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod fake;
 pub mod faulty;
+pub mod hooks;
 pub mod kernel;
 pub mod object;
 pub mod pins;

@@ -103,7 +103,11 @@ impl Pins {
             .with_context(|| format!("closing {} to others", self.root.display()))
     }
 
-    fn check_filesystem(&self) -> anyhow::Result<()> {
+    /// Is the folder on a BPF filesystem, or will it be?
+    ///
+    /// # Errors
+    /// Where it is not; says what to do.
+    pub fn check_filesystem(&self) -> anyhow::Result<()> {
         let existing = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let kind = statfs(existing).with_context(|| format!("asking what holds {}", existing.display()))?;
         if kind.filesystem_type() != BPF_FS_MAGIC {

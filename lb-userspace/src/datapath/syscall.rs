@@ -140,8 +140,8 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// BPF_OBJ_GET_INFO_BY_FD of a link on a cgroup: the cgroup's number, its folder's inode; 0: it is gone.
-pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
+/// BPF_OBJ_GET_INFO_BY_FD of a link.
+fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
     // SAFETY: bpf_link_info is plain integers, for which zero is a value.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
     let mut attr = zeroed();
@@ -149,8 +149,45 @@ pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
     attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).map_err(io::Error::other)?;
     attr.info.info = std::ptr::from_mut(&mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// Of a link on a cgroup: the cgroup's number, its folder's inode; 0: it is gone.
+pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: reading a plain field that the kernel wrote, the link being on a cgroup.
-    Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+    Ok(unsafe { link_info(link)?.__bindgen_anon_1.cgroup.cgroup_id })
+}
+
+/// The id of a link's program.
+pub(super) fn program_of_link(link: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(link_info(link)?.prog_id)
+}
+
+/// What programs can hang on, for [`query`].
+pub(super) enum Target<'a> {
+    /// An interface, by index.
+    Interface(u32),
+    /// A cgroup's folder.
+    Cgroup(BorrowedFd<'a>),
+}
+
+/// BPF_PROG_QUERY: the ids of the programs that hang there, at most 64 of them.
+pub(super) fn query(target: &Target<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 64];
+    let mut attr = zeroed();
+    // SAFETY: writing a union's plain fields.
+    let query = unsafe { &mut attr.query };
+    match target {
+        Target::Interface(index) => query.__bindgen_anon_1.target_ifindex = *index,
+        Target::Cgroup(folder) => query.__bindgen_anon_1.target_fd = folder.as_raw_fd().cast_unsigned(),
+    }
+    query.attach_type = attach_type;
+    query.prog_ids = ids.as_mut_ptr() as u64;
+    query.__bindgen_anon_2.prog_cnt = u32::try_from(ids.len()).map_err(io::Error::other)?;
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
+    // SAFETY: reading a plain field that the kernel wrote.
+    let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
+    Ok(ids.into_iter().take(count).collect())
 }
 
 /// SO_NETNS_COOKIE of a fresh socket: the number of the caller's network namespace (socket(7)).

@@ -51,6 +51,8 @@ pub struct Link {
     pub loopback: bool,
     /// Its global unicast addresses, in the kernel's order.
     pub addresses: Vec<IpNet>,
+    /// The largest packet it takes, in bytes.
+    pub mtu: Option<u32>,
     /// Does a default route lead through it?
     pub carries_default_route: bool,
 }
@@ -149,6 +151,7 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::Mtu(bytes) => link.mtu = Some(*bytes),
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {

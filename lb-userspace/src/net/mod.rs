@@ -3,6 +3,10 @@
 //! Decides what an interface is. Must not know Services or programs. Invariant: a change that is missed is
 //! found at the next look, which comes in any case.
 
+pub mod conntrack;
 pub mod links;
+mod netlink;
+pub mod programs;
 pub mod role;
+pub mod rules;
 pub mod sockets;

@@ -12,10 +12,9 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, Stat
 use netlink_packet_sock_diag::{SockDiagDestroy, SockDiagMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
-};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkPayload};
+
+use super::netlink;
 
 /// Sockets by their cookies, each with the peers that it is to be closed for.
 pub type Peers = BTreeMap<u64, BTreeSet<SocketAddr>>;
@@ -26,7 +25,7 @@ pub type Peers = BTreeMap<u64, BTreeSet<SocketAddr>>;
 /// # Errors
 /// Without CAP_NET_ADMIN, and on a kernel without `CONFIG_INET_DIAG_DESTROY` and `CONFIG_INET_UDP_DIAG`.
 pub fn close_udp(wanted: &Peers) -> anyhow::Result<usize> {
-    let netlink = open()?;
+    let netlink = netlink::open(NETLINK_SOCK_DIAG, "sock_diag")?;
     let mut closed = 0;
     for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         for id in connected(&netlink, family, any).context("listing UDP sockets (sock_diag)")? {
@@ -51,14 +50,6 @@ fn cookie(id: &SocketId) -> u64 {
     u64::from(u32::from_ne_bytes([a, b, c, d])) | (u64::from(u32::from_ne_bytes([e, f, g, h])) << 32)
 }
 
-/// Answers are there when a request has been sent; waiting for one that was lost would hold up the agent.
-fn open() -> anyhow::Result<Socket> {
-    let mut netlink = Socket::new(NETLINK_SOCK_DIAG).context("opening a netlink socket for sock_diag")?;
-    netlink.bind_auto().context("binding a netlink socket")?;
-    netlink.set_non_blocking(true).context("preparing a netlink socket")?;
-    Ok(netlink)
-}
-
 fn request(family: u8, socket_id: SocketId) -> SockDiagMessage {
     SockDiagMessage::InetRequest(InetRequest {
         family,
@@ -70,27 +61,20 @@ fn request(family: u8, socket_id: SocketId) -> SockDiagMessage {
 }
 
 fn connected(netlink: &Socket, family: u8, any: SocketId) -> anyhow::Result<Vec<SocketId>> {
-    send(netlink, NLM_F_REQUEST | NLM_F_DUMP, request(family, any))?;
     let mut found = Vec::new();
-    loop {
-        for payload in receive::<SockDiagMessage>(netlink)? {
-            match payload {
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::Error(error) => bail!(error.to_io()),
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    found.push(response.header.socket_id);
-                }
-                _ => {}
-            }
+    netlink::dump(netlink, request(family, any), |message| {
+        if let SockDiagMessage::InetResponse(response) = message {
+            found.push(response.header.socket_id);
         }
-    }
+    })?;
+    Ok(found)
 }
 
 /// Closes a socket; `false`: it is gone.
 fn close(netlink: &Socket, family: u8, id: SocketId) -> anyhow::Result<bool> {
     let named = format!("{}:{}", id.destination_address, id.destination_port);
-    send(netlink, NLM_F_REQUEST | NLM_F_ACK, SockDiagDestroy::new(request(family, id)))?;
-    for payload in receive::<SockDiagMessage>(netlink)? {
+    netlink::send(netlink, NLM_F_REQUEST | NLM_F_ACK, SockDiagDestroy::new(request(family, id)))?;
+    for payload in netlink::receive::<SockDiagMessage>(netlink)?.0 {
         let NetlinkPayload::Error(error) = payload else { continue };
         let error = error.to_io();
         return match error.raw_os_error() {
@@ -105,32 +89,6 @@ fn close(netlink: &Socket, family: u8, id: SocketId) -> anyhow::Result<bool> {
         };
     }
     bail!("closing a UDP socket that is connected to {named}: the kernel did not answer")
-}
-
-fn send<M: NetlinkSerializable>(netlink: &Socket, flags: u16, message: M) -> anyhow::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    netlink.send(&bytes, 0).context("asking the kernel by netlink")?;
-    Ok(())
-}
-
-/// One datagram of the kernel's: several messages.
-fn receive<M: NetlinkDeserializable>(netlink: &Socket) -> anyhow::Result<Vec<NetlinkPayload<M>>> {
-    let (bytes, _) = netlink.recv_from_full().context("waiting for the kernel's answer by netlink")?;
-    let (mut payloads, mut rest) = (Vec::new(), &bytes[..]);
-    while !rest.is_empty() {
-        let message =
-            NetlinkMessage::<M>::deserialize(rest).context("reading the kernel's answer by netlink")?;
-        // Messages begin at multiples of four bytes (NLMSG_ALIGN).
-        let length = (message.header.length as usize).next_multiple_of(4);
-        payloads.push(message.payload);
-        rest = rest.get(length.max(4)..).unwrap_or_default();
-    }
-    Ok(payloads)
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub(super) struct ConfigurationArgs {
 }
 
 /// Ports as in 61000-65535, the first not above the last.
-pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
+pub(in crate::cmd) fn port_range(text: &str) -> Result<(u16, u16), String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         (range.0 > 0 && range.0 <= range.1).then_some(range)

@@ -1,0 +1,146 @@
+//! Tier 2: `switchboard doctor` on nodes with real leftovers, and beside an agent.
+
+use std::process::Output;
+
+use lb_tests::agent::{Tool, binary};
+use lb_tests::lab::{Lab, Layout, Node};
+use lb_tests::peers::{Peer, Service};
+use lb_tests::scene::Scene;
+use serde_json::Value;
+
+/// What it says, by level, and how it ended.
+struct Said {
+    code: Option<i32>,
+    findings: Vec<Value>,
+}
+
+impl Said {
+    /// The findings of a level, each with what to do.
+    fn of(&self, level: &str) -> Vec<String> {
+        let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        let wanted = self.findings.iter().filter(|finding| finding["level"] == level);
+        wanted.map(|finding| format!("{} => {}", text(finding, "finding"), text(finding, "remedy"))).collect()
+    }
+}
+
+fn doctor(node: &Node) -> Said {
+    let output = Tool::new(node).run_on_pins(&["doctor", "--output", "json"]).unwrap();
+    let findings = serde_json::from_str(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", output.stdout, output.stderr));
+    Said { code: output.code, findings }
+}
+
+fn empty() -> Lab {
+    Lab::builder().node("node1", Layout::Routed, &["a"]).build().unwrap()
+}
+
+fn services() -> Vec<Service> {
+    vec![Service {
+        name: "default/web".to_owned(),
+        frontend: "10.96.0.10:80".parse().unwrap(),
+        udp: false,
+        endpoints: vec!["10.244.1.2:8080".parse().unwrap()],
+    }]
+}
+
+#[test]
+fn nothing_needs_a_look_beside_an_agent_that_serves() {
+    let scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let said = doctor(scene.node());
+    assert_eq!(said.code, Some(0), "{:#?} {:#?}", said.of("warning"), said.of("problem"));
+    let well = said.of("ok").join("\n");
+    for words in
+        ["an agent runs", "4 interfaces lead to pods", "no programs of others", "nothing that kube-proxy"]
+    {
+        assert!(well.contains(words), "{words} is missing in\n{well}");
+    }
+}
+
+#[test]
+fn what_each_mode_of_kube_proxy_leaves_is_found_with_what_removes_it() {
+    for (peer, words) in [
+        (Peer::Nftables, "nft delete table ip kube-proxy"),
+        (Peer::IptablesNft, "iptables-nft-save"),
+        (Peer::IptablesLegacy, "iptables-legacy-save"),
+    ] {
+        let lab = empty();
+        let node = lab.node("node1");
+        peer.load(&node.netns, &peer.whole(&services(), "10.244.0.0/16"), false).unwrap();
+        let said = doctor(node);
+        assert_eq!(said.code, Some(3));
+        let warnings = said.of("warning");
+        assert!(warnings.iter().any(|warning| warning.contains(words)), "{peer:?}: {warnings:#?}");
+    }
+}
+
+#[test]
+fn a_firewall_for_what_netfilter_translated_is_found_with_the_rule_to_add() {
+    let lab = empty();
+    let node = lab.node("node1");
+    let firewall = |accept: &str| {
+        format!(
+            "table inet fw {{ }}
+             delete table inet fw
+             table inet fw {{
+               chain passing {{
+                 type filter hook forward priority filter; policy drop;
+                 ct state established,related accept
+                 {accept}
+               }}
+             }}"
+        )
+    };
+    node.netns.nft(&firewall("ct status dnat accept")).unwrap();
+    let warnings = doctor(node).of("warning").join("\n");
+    assert!(warnings.contains("inet fw passing accepts Services by `ct status dnat`"), "{warnings}");
+    assert!(warnings.contains("nft insert rule inet fw passing ip daddr"), "{warnings}");
+
+    node.netns.nft(&firewall("")).unwrap();
+    let warnings = doctor(node).of("warning").join("\n");
+    assert!(warnings.contains("refuses every new connection"), "{warnings}");
+
+    node.netns.nft(&firewall("ip daddr 10.244.0.0/16 accept")).unwrap();
+    let said = doctor(node);
+    assert!(!said.of("warning").join("\n").contains("inet fw"), "{:#?}", said.of("warning"));
+    assert!(said.of("note").join("\n").contains("inet fw passing refuses what no rule accepts"));
+}
+
+#[test]
+fn the_same_firewall_written_with_iptables_is_found() {
+    for program in ["iptables-nft", "iptables-legacy"] {
+        let lab = empty();
+        let node = lab.node("node1");
+        for line in ["-P FORWARD DROP", "-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT"] {
+            let status = node.netns.command(program).args(line.split(' ')).status().unwrap();
+            assert!(status.success(), "{program} {line}");
+        }
+        let warnings = doctor(node).of("warning").join("\n");
+        assert!(warnings.contains("`ct status dnat`"), "{program}: {warnings}");
+        assert!(warnings.contains("iptables -I FORWARD -d"), "{program}: {warnings}");
+    }
+}
+
+#[test]
+fn ports_that_meet_are_told_as_the_agent_has_them() {
+    let scene = Scene::start(Layout::Routed, &["--masquerade-ports", "60000-60999"]).unwrap();
+    scene.node().netns.set_sysctl("ipv4/ip_local_port_range", "20000 60999").unwrap();
+    let warnings = doctor(scene.node()).of("warning").join("\n");
+    assert!(warnings.contains("overlap the masquerade ports 60000-60999"), "{warnings}");
+    assert!(warnings.contains("ip_local_reserved_ports=30000-32767"), "{warnings}");
+}
+
+#[test]
+fn what_cannot_be_seen_without_a_right_is_said() {
+    let scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let pins = scene.node().pin_folder.to_string_lossy().into_owned();
+    let mut command = scene.node().netns.command("setpriv");
+    command.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"]);
+    command.arg(binary()).args(["doctor", "--output", "json", "--pin-dir", &pins]);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let findings: Vec<Value> = serde_json::from_slice(&stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&stderr)));
+    let said = Said { code: status.code(), findings };
+    let unseen = said.of("unseen").join("\n");
+    assert!(unseen.contains("lacks CAP_SYS_ADMIN"), "{unseen}");
+    assert_eq!(said.code, Some(0), "{:#?}", said.of("warning"));
+}
