@@ -106,6 +106,9 @@ fn new_flow<A: Family, P: Packet>(
     (row, choice): (&mut Row<A>, &mut Choice<A>),
 ) -> Verdict {
     let stray = segment.protocol.connects() && !opens(segment.tcp_flags);
+    if (stray || segment.protocol == Protocol::UDP) && maps::is_foreign(key) {
+        return Verdict::PassedForeign;
+    }
     let request = Request { client: key.src, side, spread: key.spread(), opens: !stray };
     match service::choose(&request, frontend, choice) {
         Ok(()) => {}
@@ -119,7 +122,11 @@ fn new_flow<A: Family, P: Packet>(
     }
     let source = source_end(key, frontend, side, choice);
     match conntrack::open(key, frontend.service_port, choice, source, row) {
-        Ok(()) => rewrite::apply(packet, segment, row, End::Destination, Verdict::ForwardedNew),
+        Ok(()) => {
+            maps::count_connection(frontend.service_port, choice.id);
+            maps::count_packet(frontend.service_port, packet.len());
+            rewrite::apply(packet, segment, row, End::Destination, Verdict::ForwardedNew)
+        }
         Err(verdict) => verdict,
     }
 }
@@ -196,8 +203,12 @@ pub(crate) fn may_open<A: Family>(segment: &Segment<A>) -> bool {
 #[inline(always)]
 fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) -> Verdict {
     advance(segment, flow);
-    let verdict =
-        if flow.row.flags.has(FlowFlags::FORWARD) { Verdict::Forwarded } else { Verdict::Unmasqueraded };
+    let verdict = if flow.row.flags.has(FlowFlags::FORWARD) {
+        maps::count_packet(flow.row.service_port, packet.len());
+        Verdict::Forwarded
+    } else {
+        Verdict::Unmasqueraded
+    };
     rewrite::apply(packet, segment, &flow.row, End::Destination, verdict)
 }
 

@@ -5,15 +5,15 @@
 //! says something about its connection, is left to them on the same rows. Must not choose, and makes no row.
 //! Invariant: a packet is translated whole and sent, or left as it came.
 
-use lb_common::abi::{BackendFlags, FlowFlags, Hook, InterfaceFlags, Shortcut, Verdict, Word};
+use lb_common::abi::{BackendFlags, FlowFlags, FlowRow, Hook, InterfaceFlags, Shortcut, Verdict, Word};
 use lb_common::address::{Address, Protocol};
 use lb_common::flow_state::{SideState, tcp_flag};
-use lb_common::wire::{Ethernet, Ipv4Header, Ipv6Header, Segment};
+use lb_common::wire::{Bytes as _, Ethernet, Ipv4Header, Ipv6Header, Segment};
 
 use crate::maps::{self, Entry, Family, Key, Stored};
 use crate::packet::{Packet, Refused};
 use crate::xdp::{Frame, Route};
-use crate::{kernel, parse, rewrite};
+use crate::{kernel, parse, rewrite, stranger};
 
 /// The way out of the node.
 #[derive(Clone, Copy)]
@@ -31,6 +31,9 @@ pub(crate) struct Way {
 /// Translates both ends of a packet and says where it leaves.
 #[inline(always)]
 pub(crate) fn shortcut<A: Family>(frame: &Frame, l3: usize) -> Result<u32, Verdict> {
+    if A::glance(frame, l3).is_some_and(|glance| stranger::arriving(&glance).is_some()) {
+        return Err(Verdict::ShortcutLeft);
+    }
     let segment = match parse::plain::<A, Frame>(frame, l3) {
         Some(Ok(segment)) => segment,
         _ => return Err(Verdict::ShortcutLeft),
@@ -50,8 +53,21 @@ pub(crate) fn shortcut<A: Family>(frame: &Frame, l3: usize) -> Result<u32, Verdi
         return Err(Verdict::ShortcutLeft);
     }
     match send(frame, &segment, entry.entry, lifetime) {
-        Ok(()) => Ok(entry.entry.shortcut.ifindex),
+        Ok(()) => {
+            tally(&entry.entry.row, frame.len());
+            Ok(entry.entry.shortcut.ifindex)
+        }
         Err(Refused) => Err(Verdict::DroppedRewriteFailed),
+    }
+}
+
+#[inline(always)]
+fn tally<A: Address>(row: &FlowRow<A>, len: usize) {
+    let FlowFlags(flags) = row.flags;
+    if flags & FlowFlags::FORWARD != 0 {
+        maps::count_packet(row.service_port, len);
+    } else {
+        maps::count_reply(row.service_port, len);
     }
 }
 
@@ -130,7 +146,7 @@ fn question<A: Address>(src: A, dst: A, protocol: Protocol) -> Route {
 fn lifetime<A: Family>(frame: &Frame, l3: usize) -> Option<u8> {
     // With the byte behind it: two bytes at an even offset are one load.
     let at = if A::IS_V6 { Ipv6Header::HOP_LIMIT - 1 } else { Ipv4Header::TTL };
-    let [first, second] = lb_common::wire::Bytes::read::<[u8; 2]>(frame, l3 + at)?;
+    let [first, second] = frame.read::<[u8; 2]>(l3 + at)?;
     Some(if A::IS_V6 { second } else { first })
 }
 

@@ -5,7 +5,7 @@
 
 #![no_std]
 #![no_main]
-// For one instruction, in `maps::count_preempted`.
+// For one instruction, in `maps::add_preempted`.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     missing_docs,
@@ -35,6 +35,7 @@ mod rewrite;
 mod service;
 mod sock;
 mod source;
+mod stranger;
 mod tc;
 mod verdict;
 mod xdp;

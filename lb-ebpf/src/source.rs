@@ -90,7 +90,11 @@ fn revisit<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, key: &Key<A>)
 #[inline(always)]
 fn send<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) -> Verdict {
     destination::advance(segment, flow);
-    let verdict =
-        if flow.row.flags.has(FlowFlags::FORWARD) { Verdict::Masqueraded } else { Verdict::Replied };
+    let verdict = if flow.row.flags.has(FlowFlags::FORWARD) {
+        Verdict::Masqueraded
+    } else {
+        maps::count_reply(flow.row.service_port, packet.len());
+        Verdict::Replied
+    };
     rewrite::apply(packet, segment, &flow.row, End::Source, verdict)
 }

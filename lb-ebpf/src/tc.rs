@@ -15,7 +15,7 @@ use lb_common::wire::{Bytes, Link};
 use crate::maps::Family;
 use crate::packet::{Change, Checksum, Packet, Refused};
 use crate::service::Side;
-use crate::{destination, source, verdict};
+use crate::{destination, source, stranger, verdict};
 
 /// Tells the checksum helper that the pseudo-header is IPv6's (kernel commit 6043b794c766); a kernel
 /// without it answers EINVAL.
@@ -48,9 +48,12 @@ pub(crate) fn run(skb: *mut __sk_buff, place: Place) -> i32 {
     verdict::finish(verdict, &packet)
 }
 
-/// The common case first; its frame is gone before the other's begins, so that both fit the stack.
+/// Strangers first, then the common case; its frame is gone before the other's begins, so that both fit the stack.
 #[inline(always)]
 fn family<A: Family>(packet: &Skb, l3: usize, Place { hook, side, .. }: Place) -> Verdict {
+    if let Some(verdict) = stranger::wave_on::<A, Skb>(packet, l3, hook, side) {
+        return verdict;
+    }
     if hook == Hook::INGRESS {
         match destination::fast::<A, Skb>(packet, l3) {
             Some(verdict) => verdict,
@@ -69,18 +72,26 @@ pub(crate) struct Skb(*mut __sk_buff);
 
 impl Bytes for Skb {
     #[inline(always)]
-    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+    fn peek<T: Pod>(&self, offset: usize) -> Option<T> {
         // SAFETY: `self.0` is the context the kernel called the program with.
         let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         if offset > LAST_OFFSET {
             return None;
         }
         let at = start + offset;
-        if at + size_of::<T>() <= end {
-            // SAFETY: inside the linear part, just checked. The pointer may be misaligned, which the
-            // BPF machine allows (the verifier would refuse it where not); a byte-wise
-            // `read_unaligned` would cost a load per byte.
-            return Some(unsafe { *(at as *const T) });
+        // SAFETY: inside the linear part, just checked. The pointer may be misaligned, which the
+        // BPF machine allows (the verifier would refuse it where not); a byte-wise
+        // `read_unaligned` would cost a load per byte.
+        (at + size_of::<T>() <= end).then(|| unsafe { *(at as *const T) })
+    }
+
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+        if let Some(value) = self.peek(offset) {
+            return Some(value);
+        }
+        if offset > LAST_OFFSET {
+            return None;
         }
         let mut value = T::zeroed();
         // SAFETY: writes exactly `size_of::<T>()` bytes to `value`, any of which are a valid `T`.

@@ -6,9 +6,9 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    AffinityKey, AffinityRow, BackendRow, Config, FlowEntry, FlowKey, FlowRow, FragmentKey, FragmentRow,
-    FrontendKey, FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, Shortcut, SlotRange,
-    SocketKey, SocketRow,
+    AffinityKey, AffinityRow, BackendCounters, BackendRow, Config, FlowEntry, FlowKey, FlowRow, ForeignRow,
+    FragmentKey, FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Prefix, RangeKey, ServiceCounters,
+    ServicePortName, Shortcut, SlotRange, SocketKey, SocketRow,
 };
 use crate::address::{V4, V6};
 
@@ -96,6 +96,11 @@ layouts! {
     "SocketRow<V6>": SocketRow<V6> = 40 {
         tag @ 0, backend @ 4, generation @ 8, last_used @ 12, addr @ 16, port @ 32, flags @ 34, service_port @ 36,
     }
+    "ForeignRow": ForeignRow = 4 { last_seen @ 0 }
+    "ServiceCounters": ServiceCounters = 40 {
+        connections @ 0, packets @ 8, bytes @ 16, reply_packets @ 24, reply_bytes @ 32,
+    }
+    "BackendCounters": BackendCounters = 8 { connections @ 0 }
     "Config": Config = 56 {
         abi_version @ 0, ticks_per_second @ 4, masquerade_port_first @ 8, masquerade_port_last @ 10,
         opening_timeout @ 12, flags @ 16, node_v4 @ 20, netns_cookie @ 24, node_v6 @ 32,

@@ -13,7 +13,9 @@
 mod affinity;
 mod backend;
 mod config;
+mod counters;
 mod flow;
+mod foreign;
 mod fragment;
 mod frontend;
 mod golden;
@@ -23,12 +25,15 @@ mod range;
 mod service_port;
 mod shortcut;
 mod socket;
+mod stranger;
 mod verdict;
 
 pub use affinity::{AffinityKey, AffinityRow};
 pub use backend::{BackendFlags, BackendRow};
 pub use config::{Config, ConfigFlags};
+pub use counters::{BackendCounters, ServiceCounters};
 pub use flow::{FlowFlags, FlowKey, FlowRow, Hook};
+pub use foreign::ForeignRow;
 pub use fragment::{FragmentKey, FragmentRow};
 pub use frontend::{FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 pub use interface::{InterfaceFlags, InterfaceRow, Role};
@@ -37,12 +42,13 @@ pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
 pub use shortcut::{FlowEntry, Shortcut};
 pub use socket::{SocketFlags, SocketKey, SocketRow, Way};
+pub use stranger::Stranger;
 pub use verdict::{Action, Verdict};
 
 use bytemuck::{Pod, Zeroable};
 
 /// Goes up by one with every change of a layout; names the folder of the pins.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// A map's name, as the object file and the pin have it, and its default size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +108,16 @@ maps! {
     SOCKETS_V4 = "SOCKETS_V4", 1 << 16;
     /// LRU hash, [`SocketKey`] of IPv6 to [`SocketRow`].
     SOCKETS_V6 = "SOCKETS_V6", 1 << 16;
+    /// Hash, [`FlowKey`] of IPv4 to [`ForeignRow`]: connections that netfilter translates.
+    FOREIGN_V4 = "FOREIGN_V4", 1 << 17;
+    /// Hash, [`FlowKey`] of IPv6 to [`ForeignRow`].
+    FOREIGN_V6 = "FOREIGN_V6", 1 << 17;
+    /// Array of `u32`: the bits of [`Stranger`].
+    STRANGERS = "STRANGERS", Stranger::ROWS;
+    /// Per-CPU array, service port id to [`ServiceCounters`].
+    SERVICE_COUNTERS = "SERVICE_COUNTERS", 1 << 14;
+    /// Per-CPU array, backend id to [`BackendCounters`].
+    BACKEND_COUNTERS = "BACKEND_COUNTERS", 1 << 16;
     /// Per-CPU array of `u64`, indexed by [`Verdict`].
     VERDICTS = "VERDICTS", Verdict::COUNT;
     /// Hash, ifindex to [`InterfaceRow`].

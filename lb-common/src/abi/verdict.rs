@@ -104,6 +104,8 @@ verdicts! {
     ShortcutTaken => "shortcut_taken",
     /// XDP: left to the traffic-control hook behind it.
     ShortcutLeft => "shortcut_left",
+    /// Ingress: of a connection to a frontend that netfilter translates since before; left to it.
+    PassedForeign => "passed_foreign",
 }
 
 /// What happens to a packet.
@@ -119,7 +121,7 @@ pub enum Action {
 
 impl Verdict {
     /// How many there are: the size of the counters' array.
-    pub const COUNT: u32 = 39;
+    pub const COUNT: u32 = 40;
 
     /// The counter's index.
     #[must_use]

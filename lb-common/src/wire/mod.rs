@@ -5,6 +5,7 @@
 //! on the host, the verifier in the kernel: both run this code).
 
 mod eth;
+mod glance;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -15,6 +16,7 @@ mod udp;
 mod vlan;
 
 pub use eth::{EtherType, Ethernet, Link};
+pub use glance::{Glance, Glimpsed};
 pub use icmp::{IcmpHeader, icmp_v4, icmp_v6};
 pub use ipv4::Ipv4Header;
 pub use ipv6::{Ipv6Header, behind_fragment_header};
@@ -30,6 +32,12 @@ use bytemuck::Pod;
 pub trait Bytes {
     /// The `T` at `offset`; `None` where the packet ends before it does.
     fn read<T: Pod>(&self, offset: usize) -> Option<T>;
+
+    /// The `T` at `offset`, if it is at hand; where not, `read` may still find it.
+    #[inline(always)]
+    fn peek<T: Pod>(&self, offset: usize) -> Option<T> {
+        self.read(offset)
+    }
 
     /// Bytes in all.
     fn len(&self) -> usize;

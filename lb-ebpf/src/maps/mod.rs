@@ -10,6 +10,7 @@ mod tagged;
 mod flows;
 mod scratch;
 mod sockets;
+mod tally;
 
 pub(crate) use flows::{
     Entry, Flow, Settled, Stored, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic,
@@ -17,21 +18,22 @@ pub(crate) use flows::{
 };
 pub(crate) use scratch::{Scratch, express, holder, moved, out, reply, work};
 pub(crate) use sockets::{forget_translation, translate, translation};
+pub(crate) use tally::{count_connection, count_packet, count_reply};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
-    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, FragmentKey,
+    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowKey, FlowRow, ForeignRow, FragmentKey,
     FragmentRow, FrontendKey, FrontendRow, InterfaceRow, Prefix, Range, RangeKey, ServicePortName, SocketKey,
-    SocketRow, Verdict, Word,
+    SocketRow, Stranger, Verdict, Word,
 };
-use lb_common::address::{V4, V6};
-use lb_common::wire::Network;
+use lb_common::address::{Port, V4, V6};
+use lb_common::wire::{Glimpsed, Network};
 
 macro_rules! family_maps {
-    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $ranges:ident, $networks:ident, $sockets:ident, $scratch:ident) => {
+    ($family:ty, $frontends:ident, $backends:ident, $flows:ident, $embryonic:ident, $affinity:ident, $fragments:ident, $ranges:ident, $networks:ident, $sockets:ident, $foreign:ident, $scratch:ident) => {
         #[map]
         static $frontends: HashMap<Word<$family, FrontendKey<$family>>, FrontendRow> =
             HashMap::with_max_entries(abi::$frontends.default_rows, 0);
@@ -59,6 +61,9 @@ macro_rules! family_maps {
         #[map]
         static $sockets: Sockets<$family> = LruHashMap::with_max_entries(abi::$sockets.default_rows, 0);
         #[map]
+        static $foreign: HashMap<Key<$family>, ForeignRow> =
+            HashMap::with_max_entries(abi::$foreign.default_rows, BPF_F_NO_PREALLOC);
+        #[map]
         static $scratch: PerCpuArray<Scratch<$family>> = PerCpuArray::with_max_entries(1, 0);
 
         impl Family for $family {
@@ -74,6 +79,7 @@ macro_rules! family_maps {
                     ranges: &$ranges,
                     networks: &$networks,
                     sockets: &$sockets,
+                    foreign: &$foreign,
                     scratch: &$scratch,
                 }
             }
@@ -92,6 +98,7 @@ family_maps!(
     RANGES_V4,
     NETWORKS_V4,
     SOCKETS_V4,
+    FOREIGN_V4,
     SCRATCH_V4
 );
 family_maps!(
@@ -105,6 +112,7 @@ family_maps!(
     RANGES_V6,
     NETWORKS_V6,
     SOCKETS_V6,
+    FOREIGN_V6,
     SCRATCH_V6
 );
 
@@ -114,6 +122,8 @@ static SLOTS: Array<BackendId> = Array::with_max_entries(abi::SLOTS.default_rows
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(abi::VERDICTS.default_rows, 0);
 #[map]
 static INTERFACES: HashMap<u32, InterfaceRow> = HashMap::with_max_entries(abi::INTERFACES.default_rows, 0);
+#[map]
+static STRANGERS: Array<u32> = Array::with_max_entries(abi::STRANGERS.default_rows, 0);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(abi::CONFIG.default_rows, 0);
 /// Not read here; declared so that one object holds every map of the contract.
@@ -140,12 +150,13 @@ pub(crate) struct FamilyMaps<A: Network> {
     ranges: &'static LpmTrie<Range<A>, u32>,
     networks: &'static Array<Word<A, Prefix<A>>>,
     sockets: &'static Sockets<A>,
+    foreign: &'static HashMap<Key<A>, ForeignRow>,
     scratch: &'static PerCpuArray<Scratch<A>>,
 }
 
 /// A family that has maps.
 pub(crate) trait Family:
-    Network + crate::masquerade::MasqueradeAddress + crate::reject::Refusal
+    Network + Glimpsed + crate::masquerade::MasqueradeAddress + crate::reject::Refusal
 {
     /// Its maps.
     fn maps() -> FamilyMaps<Self>;
@@ -170,6 +181,19 @@ pub(crate) fn is_frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> bool {
 #[inline(always)]
 pub(crate) fn frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> Result<FrontendRow, Missing> {
     tagged!(A::maps().frontends.get_ptr_mut(key), key).map(|(row, _)| row)
+}
+
+/// Is it known that no row has that address and port?
+#[inline(always)]
+pub(crate) fn is_stranger<A: Family>(addr: A, port: Port) -> bool {
+    let Stranger { index, bit } = Stranger::of(addr, port);
+    STRANGERS.get(index).is_some_and(|word| word & bit != 0)
+}
+
+/// Is it a connection that netfilter translates?
+#[inline(always)]
+pub(crate) fn is_foreign<A: Family>(key: &Key<A>) -> bool {
+    A::maps().foreign.get_ptr(key).is_some()
 }
 
 /// The backend of that id, zero where there is none.
@@ -252,17 +276,27 @@ pub(crate) fn count(verdict: Verdict) {
     }
 }
 
-/// Moves a verdict's counter, in one instruction: in a program that others may interrupt or preempt. The target
-/// knows no read-modify-write in Rust (it has no compare-and-swap), but the machine has this one.
+/// Moves a verdict's counter, in a program that others may interrupt or preempt.
 #[inline(always)]
 pub(crate) fn count_preempted(verdict: Verdict) {
     if let Some(counter) = VERDICTS.get_ptr_mut(verdict.index()) {
-        #[cfg(target_arch = "bpf")]
-        // SAFETY: eight aligned bytes of map memory, which stays mapped while the program runs.
-        unsafe {
-            core::arch::asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64);
-        }
-        #[cfg(not(target_arch = "bpf"))]
-        let _only_checked_here = counter;
+        // SAFETY: map memory, which stays mapped while the program runs.
+        unsafe { add_preempted(counter) }
     }
+}
+
+/// Adds one, in one instruction. The target knows no read-modify-write in Rust (it has no compare-and-swap), but the
+/// machine has this one.
+///
+/// # Safety
+/// `counter` is eight aligned bytes of map memory.
+#[inline(always)]
+unsafe fn add_preempted(counter: *mut u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    let _only_checked_here = counter;
 }

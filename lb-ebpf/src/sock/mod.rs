@@ -131,6 +131,7 @@ fn ask<A: Family, P: Peer<A>>(peer: &P, asks: Asks) -> Verdict {
     let chosen = service::choose(&request, &frontend, &mut choice);
     match chosen.and_then(|()| remember(&key, &choice, frontend.service_port, asks)) {
         Ok(()) => {
+            maps::count_connection(frontend.service_port, choice.id);
             peer.set_addr(choice.addr);
             call.set_port(choice.port);
             Verdict::SocketForwardedNew

@@ -16,6 +16,7 @@ use lb_common::abi::{
 use lb_common::address::{Address, V4, V6};
 
 use super::pins::Pins;
+use super::strangers::{Acquaintances, Strangers};
 use super::table::Table;
 use crate::tables::{Capacity, MapOp, Maps, Stopped, Tables};
 
@@ -32,6 +33,7 @@ pub struct KernelMaps {
     ranges_v6: Table<RangeKey<V6>, u32>,
     networks_v4: Table<u32, Prefix<V4>>,
     networks_v6: Table<u32, Prefix<V6>>,
+    strangers: Strangers,
 }
 
 /// What a source range's row holds: nothing that anybody reads.
@@ -155,7 +157,16 @@ impl KernelMaps {
             ranges_v6: Table::open(&pins.map(abi::RANGES_V6))?,
             networks_v4: Table::open(&pins.map(abi::NETWORKS_V4))?,
             networks_v6: Table::open(&pins.map(abi::NETWORKS_V6))?,
+            strangers: Strangers::open(pins).context("opening the map STRANGERS")?,
         })
+    }
+
+    /// Spares the datapath all lookups for addresses and ports other than those of `known`; says whether that is new.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_strangers(&mut self, known: &Acquaintances) -> anyhow::Result<bool> {
+        self.strangers.all_but(known).context("writing the map STRANGERS")
     }
 
     /// How much fits.
@@ -281,6 +292,12 @@ impl Maps for KernelMaps {
     }
 
     fn apply(&mut self, operations: &[MapOp]) -> Result<(), Stopped> {
+        let met = self.strangers.meet(operations);
+        met.map_err(|error| Stopped {
+            applied: 0,
+            operation: "writing the map STRANGERS".to_owned(),
+            reason: error.to_string(),
+        })?;
         let mut applied = 0;
         while let Some(rest) = operations.get(applied..).filter(|rest| !rest.is_empty()) {
             let (run, done, result) = self.apply_run(rest);

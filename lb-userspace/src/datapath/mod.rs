@@ -14,5 +14,6 @@ pub mod hooks;
 pub mod kernel;
 pub mod object;
 pub mod pins;
+pub mod strangers;
 mod syscall;
 pub mod table;

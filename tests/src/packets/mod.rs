@@ -25,7 +25,8 @@ use lb_userspace::datapath::clock::Clock;
 use lb_userspace::datapath::kernel::{self, FlowTables, KernelMaps};
 use lb_userspace::datapath::object::{self, Programs, Sizes};
 use lb_userspace::datapath::pins::Pins;
-use lb_userspace::tables::{Family, MapOp, Maps as _};
+use lb_userspace::datapath::strangers::Acquaintances;
+use lb_userspace::tables::{Family, MapOp, Maps as _, Tables};
 
 pub use ends::{Ends, Law, both};
 pub use frame::{Frame, checksums_hold, sockets_of};
@@ -93,9 +94,12 @@ impl Datapath {
         pins.prepare()?;
         let programs = object::load(Some(&pins), sizes)?;
         let verdicts = MapData::from_pin(pins.map(abi::VERDICTS)).context("opening VERDICTS")?;
+        let mut maps = KernelMaps::open(&pins)?;
+        // Whoever is not told of later.
+        maps.set_strangers(&Acquaintances::of(&Tables::default(), 0..=0))?;
         let datapath = Self {
             programs,
-            maps: KernelMaps::open(&pins)?,
+            maps,
             verdicts: PerCpuArray::try_from(Map::PerCpuArray(verdicts)).context("opening VERDICTS")?,
             pins,
             root,

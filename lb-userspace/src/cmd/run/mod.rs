@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use lb_common::abi::{ABI_VERSION, Config};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::node::NodeArgs;
@@ -137,8 +137,9 @@ impl Agent {
         let clock = Clock::read()?;
         let route_generation = kernel::config(&pins)?.route_generation;
         let config = Sockets::carry_over(&pins, config(args, clock))?;
+        let mut maps = KernelMaps::open(&pins)?;
+        sweep::before_config(&pins, &mut maps, &config)?;
         kernel::set_config(&pins, &Config { route_generation, ..config })?;
-        let maps = KernelMaps::open(&pins)?;
         let capacity = maps.capacity();
         let max_table = args.sizes.max_maglev_slots;
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table };
@@ -162,7 +163,7 @@ impl Agent {
             reconciler,
             interfaces,
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
-            sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts())?,
+            sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts(), args.masquerade_ports)?,
             reporter,
             started: Instant::now(),
             _lock: lock,
@@ -171,7 +172,7 @@ impl Agent {
 
     async fn run(mut self) -> anyhow::Result<()> {
         let (mut terminated, mut interrupted) =
-            (stop_on(SignalKind::terminate())?, stop_on(SignalKind::interrupt())?);
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut audits = every(AUDIT_EVERY);
         let mut sweeps = every(sweep::EVERY);
         loop {
@@ -228,6 +229,9 @@ impl Agent {
             self.sockets.update(first.then(|| self.interfaces.programs()), &addresses);
         }
         self.follow_up(&report, first);
+        if first {
+            self.sweeper.find_strangers(&mut self.reconciler);
+        }
         self.reporter.attached(self.interfaces.attached());
         self.tell_report(&report, arrival.began);
     }
@@ -280,6 +284,7 @@ impl Agent {
                 "the maps could not be read back; tried again later"
             ),
         }
+        self.sweeper.find_strangers(&mut self.reconciler);
     }
 
     /// What has to follow once the maps say that a backend serves no longer.
@@ -343,10 +348,6 @@ fn config(args: &Args, clock: Clock) -> Config {
         flags: args.node.flags(),
         ..Config::default()
     }
-}
-
-fn stop_on(kind: SignalKind) -> anyhow::Result<Signal> {
-    signal(kind).context("asking for signals")
 }
 
 fn every(period: Duration) -> Interval {

@@ -1,20 +1,23 @@
-//! The flow tables are swept: rows of flows that are over go.
+//! The flow tables are swept: rows of flows that are over go. And read for those who have rows: all others are strangers.
 //!
 //! Decides when; which rows, `flows::sweep` says. Invariant: a row that was seen since it was read stays.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lb_common::abi::{FlowEntry, FlowKey};
+use lb_common::abi::{Config, FlowEntry, FlowKey};
 use lb_common::address::{Address, V4, V6};
 use lb_common::flow_state::Timeouts;
 
 use crate::datapath::clock::Clock;
-use crate::datapath::kernel::{self, FlowTables};
+use crate::datapath::kernel::{self, FlowTables, KernelMaps};
 use crate::datapath::pins::Pins;
+use crate::datapath::strangers::Acquaintances;
 use crate::datapath::table::Table;
 use crate::flows::sweep::expired;
+use crate::reconcile::Reconciler;
 
 /// How often.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
@@ -25,12 +28,30 @@ pub(super) struct Sweeper {
     v6: FlowTables<V6>,
     clock: Clock,
     timeouts: Timeouts,
+    masquerade_ports: RangeInclusive<u16>,
+}
+
+/// Other masquerade ports than before: rows of flows behind the old ones are found by their addresses from now on.
+///
+/// # Errors
+/// Where the maps cannot be read or written.
+pub(super) fn before_config(pins: &Pins, maps: &mut KernelMaps, next: &Config) -> anyhow::Result<()> {
+    let ports = |config: &Config| (config.masquerade_port_first, config.masquerade_port_last);
+    if ports(&kernel::config(pins)?) != ports(next) {
+        maps.set_strangers(&Acquaintances::everybody())?;
+    }
+    Ok(())
 }
 
 impl Sweeper {
-    pub(super) fn new(pins: &Pins, clock: Clock, timeouts: Timeouts) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        pins: &Pins,
+        clock: Clock,
+        timeouts: Timeouts,
+        (first, last): (u16, u16),
+    ) -> anyhow::Result<Self> {
         let (v4, v6) = (kernel::flows_v4(pins)?, kernel::flows_v6(pins)?);
-        Ok(Self { v4, v6, clock, timeouts })
+        Ok(Self { v4, v6, clock, timeouts, masquerade_ports: first..=last })
     }
 
     /// Removes what has expired from both families' tables.
@@ -46,6 +67,20 @@ impl Sweeper {
                     );
                 }
             }
+        }
+    }
+
+    /// Tells the datapath whose packets it need not look up.
+    pub(super) fn find_strangers(&self, reconciler: &mut Reconciler<KernelMaps>) {
+        let mut known = Acquaintances::of(reconciler.tables(), self.masquerade_ports.clone());
+        let found = acquaint(&self.v4, &mut known)
+            .and_then(|()| acquaint(&self.v6, &mut known))
+            .and_then(|()| reconciler.maps_mut().set_strangers(&known));
+        if let Err(error) = found {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "whose packets need no lookup is not known; all are looked up, which takes longer"
+            );
         }
     }
 
@@ -66,4 +101,14 @@ impl Sweeper {
         }
         Ok(gone.len())
     }
+}
+
+fn acquaint<A: Address>(tables: &FlowTables<A>, known: &mut Acquaintances) -> anyhow::Result<()> {
+    // Half-open rows first: one that settles meanwhile is found in the other table.
+    let FlowTables { settled, embryonic, .. } = tables;
+    let half_open = embryonic.rows().with_context(|| format!("reading the map {}", embryonic.name()))?;
+    half_open.iter().for_each(|(key, row)| known.add_flow(key, row));
+    let rows = settled.rows().with_context(|| format!("reading the map {}", settled.name()))?;
+    rows.iter().for_each(|(key, entry)| known.add_flow(key, &{ entry.row }));
+    Ok(())
 }
