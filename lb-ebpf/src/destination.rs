@@ -56,6 +56,7 @@ fn nobodys<A: Family>(segment: &Segment<A>, key: &Key<A>) -> Option<Verdict> {
 #[inline(never)]
 pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> Verdict {
     let Some(work) = maps::work::<A>() else { return Verdict::DroppedTableFull };
+    let l3 = work.at(l3);
     if let Err(verdict) = parse::segment_into::<A, P>(packet, l3, Hook::INGRESS, &mut work.segment) {
         return verdict;
     }

@@ -48,6 +48,7 @@ fn leaving<A: Family>(key: &Key<A>) -> Option<Verdict> {
 #[inline(never)]
 pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> Verdict {
     let Some(work) = maps::work::<A>() else { return Verdict::DroppedTableFull };
+    let l3 = work.at(l3);
     if let Err(verdict) = parse::segment_into::<A, P>(packet, l3, Hook::EGRESS, &mut work.segment) {
         return verdict;
     }

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 use bytemuck::Pod;
 use lb_common::abi::{Hook, Verdict};
 use lb_common::address::{V4, V6};
-use lb_common::wire::{Bytes, Link};
+use lb_common::wire::{Bytes, Ethernet, Link};
 
 use crate::maps::Family;
 use crate::packet::{Change, Checksum, Packet, Refused};
@@ -48,22 +48,28 @@ pub(crate) fn run(skb: *mut __sk_buff, place: Place) -> i32 {
     verdict::finish(verdict, &packet)
 }
 
-/// Strangers first, then the common case; its frame is gone before the other's begins, so that both fit the stack.
+/// Strangers first, then the common case; its frame is gone before the other's begins, so that both fit the stack. A
+/// packet with a VLAN tag takes the slow path, which knows no more of the network header than where it may not begin:
+/// the verifier would look at each path once for each place.
 #[inline(always)]
-fn family<A: Family>(packet: &Skb, l3: usize, Place { hook, side, .. }: Place) -> Verdict {
-    if let Some(verdict) = stranger::wave_on::<A, Skb>(packet, l3, hook, side) {
-        return verdict;
+fn family<A: Family>(packet: &Skb, l3: usize, Place { hook, side, ethernet }: Place) -> Verdict {
+    let usual = if ethernet { size_of::<Ethernet>() } else { 0 };
+    if l3 == usual {
+        let known = stranger::wave_on::<A, Skb>(packet, usual, hook, side).or_else(|| {
+            if hook == Hook::INGRESS {
+                destination::fast::<A, Skb>(packet, usual)
+            } else {
+                source::fast::<A, Skb>(packet, usual, side)
+            }
+        });
+        if let Some(verdict) = known {
+            return verdict;
+        }
     }
     if hook == Hook::INGRESS {
-        match destination::fast::<A, Skb>(packet, l3) {
-            Some(verdict) => verdict,
-            None => destination::slow::<A, Skb>(packet, l3, side),
-        }
+        destination::slow::<A, Skb>(packet, l3, side)
     } else {
-        match source::fast::<A, Skb>(packet, l3, side) {
-            Some(verdict) => verdict,
-            None => source::slow::<A, Skb>(packet, l3, side),
-        }
+        source::slow::<A, Skb>(packet, l3, side)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Scratch<A: Network> {
 /// The packet at hand, for the slow paths.
 #[repr(C)]
 pub(crate) struct Work<A: Network> {
+    /// Where its network header begins.
+    l3: usize,
     /// What was read of it.
     pub(crate) segment: Segment<A>,
     /// Its key.
@@ -30,6 +32,21 @@ pub(crate) struct Work<A: Network> {
     pub(crate) row: Row<A>,
     /// Where it goes, if it is new.
     pub(crate) choice: Choice<A>,
+}
+
+impl<A: Network> Work<A> {
+    /// Keeps where the network header begins, and reads it back as the verifier has it then: some number.
+    #[inline(always)]
+    pub(crate) fn at(&mut self, l3: usize) -> usize {
+        // SAFETY: a field of this very structure. Volatile, or the compiler would use the number it knows.
+        unsafe {
+            (&raw mut self.l3).write_volatile(l3);
+            (&raw const self.l3).read_volatile() & Self::L3_MASK
+        }
+    }
+
+    /// No network header begins further in.
+    const L3_MASK: usize = 0x1f;
 }
 
 /// A flow row with its key, while it is made.
