@@ -112,8 +112,7 @@ impl Address for V6 {
     fn fold(self) -> u32 {
         // Multiplied, not only rotated: of rotated halves the bits of neighbouring bytes cancel out.
         let word = (self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.1).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let folded = (word >> 32) as u32;
-        folded
+        (word >> 32) as u32
     }
 
     #[inline(always)]
