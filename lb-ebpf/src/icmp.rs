@@ -39,7 +39,9 @@ pub(crate) fn translate<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, 
     let redirect = if A::IS_V6 { icmp.kind == icmp_v6::REDIRECT } else { icmp.kind == icmp_v4::REDIRECT };
     let error = if A::IS_V6 { icmp_v6::is_error(icmp.kind) } else { icmp_v4::is_error(icmp.kind) };
     let at = if A::IS_V6 && redirect {
-        segment.l4 + REDIRECT_QUOTE
+        // Kind and length: the verifier does not see that a single byte is there.
+        let Some([kind, _]) = packet.read::<[u8; 2]>(segment.l4 + REDIRECT_OPTIONS) else { return not_ours };
+        segment.l4 + REDIRECT_OPTIONS + if kind == REDIRECTED_HEADER { 8 } else { 16 }
     } else if error {
         segment.l4 + size_of::<IcmpHeader>()
     } else {
@@ -57,9 +59,10 @@ pub(crate) fn translate<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, 
     }
 }
 
-/// Where an IPv6 redirect quotes a packet, if its "redirected header" option comes first or behind a target
-/// link-layer address of Ethernet: only the latter is what Linux sends (RFC 4861 section 4.5).
-const REDIRECT_QUOTE: usize = 40 + 8 + 8;
+/// Where an IPv6 redirect's options begin (RFC 4861 section 4.5). Linux sends the target's link-layer address, eight
+/// bytes for Ethernet, where it knows it, and then the packet, behind eight bytes of its own option.
+const REDIRECT_OPTIONS: usize = 40;
+const REDIRECTED_HEADER: u8 = 4;
 
 /// Reads the quoted packet. Its transport header may be cut off behind the ports.
 #[inline(always)]

@@ -189,6 +189,22 @@ fn c39_a_redirect_about_a_translated_flow_is_dropped() {
     (redirect[34], redirect[35]) = (5, 1);
     let ran = datapath.to_pod(&redirect);
     assert_eq!((ran.verdict, ran.action), (Verdict::DroppedRedirect, DROP));
+
+    // IPv6's quotes the packet in an option, which Linux sends behind the target's link-layer address if it knows that.
+    let ends = Ends::v6();
+    let mut datapath = served::<V6>(&ends);
+    let forwarded = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build()).frame;
+    let (quote, address) = ([4, 6, 0, 0, 0, 0, 0, 0], [2, 1, 2, 0, 0, 0, 0, 1]);
+    for options in [quote.to_vec(), [address, quote].concat()] {
+        let mut body = [vec![137, 0, 0, 0, 0, 0, 0, 0], vec![0; 32], options].concat();
+        body.extend_from_slice(&forwarded[14..14 + 60]);
+        let mut redirect = too_big(ends.router, ends.client.ip(), &forwarded);
+        redirect.truncate(14 + 40);
+        redirect.extend_from_slice(&body);
+        redirect[18..20].copy_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
+        let ran = datapath.to_pod(&redirect);
+        assert_eq!((ran.verdict, ran.action), (Verdict::DroppedRedirect, DROP), "{} bytes", body.len());
+    }
 }
 
 #[test]
