@@ -55,6 +55,8 @@ pub struct Link {
     pub mtu: Option<u32>,
     /// Does a default route lead through it?
     pub carries_default_route: bool,
+    /// Does any route lead through it by way of a router, or to everywhere?
+    pub leads_to_router: bool,
 }
 
 type Messages = futures_util::stream::BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
@@ -122,7 +124,9 @@ fn assemble(links: &[LinkMessage], addresses: &[AddressMessage], routes: &[Route
     for message in addresses {
         by_index.entry(message.header.index).or_default().extend(global_address(message));
     }
-    let defaults: BTreeSet<u32> = routes.iter().flat_map(default_route_links).collect();
+    let defaults: BTreeSet<u32> =
+        routes.iter().filter(|route| is_default(route)).flat_map(links_to_routers).collect();
+    let to_routers: BTreeSet<u32> = routes.iter().flat_map(links_to_routers).collect();
     let mut links: Vec<Link> = links
         .iter()
         .map(|message| {
@@ -130,6 +134,7 @@ fn assemble(links: &[LinkMessage], addresses: &[AddressMessage], routes: &[Route
             Link {
                 addresses: by_index.remove(&index).unwrap_or_default(),
                 carries_default_route: defaults.contains(&index),
+                leads_to_router: to_routers.contains(&index),
                 ..link(message)
             }
         })
@@ -182,13 +187,29 @@ fn global_address(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(ip, message.header.prefix_len).ok()
 }
 
-fn default_route_links(route: &RouteMessage) -> Vec<u32> {
-    if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+fn is_default(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0
+}
+
+/// The links of a default route, in whichever table, and of any other route that names a router.
+fn links_to_routers(route: &RouteMessage) -> Vec<u32> {
+    if route.header.kind != RouteType::Unicast {
         return Vec::new();
     }
+    let is_default = is_default(route);
+    let names_router = |attributes: &[RouteAttribute]| {
+        let router = |attribute: &RouteAttribute| {
+            matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
+        };
+        attributes.iter().any(router)
+    };
+    let by_itself = is_default || names_router(&route.attributes);
     let link = |attribute: &RouteAttribute| match attribute {
-        RouteAttribute::Oif(index) => vec![*index],
-        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        RouteAttribute::Oif(index) if by_itself => vec![*index],
+        RouteAttribute::MultiPath(hops) => {
+            let hops = hops.iter().filter(|hop| is_default || names_router(&hop.attributes));
+            hops.map(|hop| hop.interface_index).collect()
+        }
         _ => Vec::new(),
     };
     route.attributes.iter().flat_map(link).collect()

@@ -76,9 +76,14 @@ impl Roles {
         }
     }
 
-    /// A node that is itself a container has a veth for its uplink.
+    /// A node that is itself a container has a veth for its uplink. Not every uplink has a default route: policy routing
+    /// sends replies by another one.
     fn is_uplink(&self, link: &Link) -> bool {
-        link.carries_default_route
+        // Some CNIs send everything for pods through a pair of links of the host's own.
+        let stays_here = link.kind.as_deref() == Some("veth") && !link.peer_elsewhere;
+        let hardware = link.kind.is_none() && link.master.is_none() && !link.addresses.is_empty();
+        (link.leads_to_router && !stays_here)
+            || hardware
             || link.addresses.iter().any(|address| self.node_addresses.contains(&address.addr()))
     }
 }
@@ -133,7 +138,10 @@ mod tests {
 
     #[test]
     fn a_veth_into_another_namespace_is_a_pods_unless_it_is_the_nodes_own() {
-        let uplink = Link { carries_default_route: true, ..veth("eth0") };
+        let uplink = Link { leads_to_router: true, ..veth("eth0") };
+        let second = Link { kind: None, addresses: vec!["10.5.0.1/24".parse().unwrap()], ..veth("eth2") };
+        let bonded = Link { kind: None, master: Some(7), ..veth("eth3") };
+        let cni = Link { leads_to_router: true, peer_elsewhere: false, ..veth("cni_host") };
         let addressed = Link { addresses: vec!["10.199.0.1/24".parse().unwrap()], ..veth("eth1") };
         let here = Link { peer_elsewhere: false, ..veth("veth1") };
         let bridge = Link { kind: Some("bridge".to_owned()), peer_elsewhere: false, ..veth("cni0") };
@@ -143,6 +151,9 @@ mod tests {
             (veth("veth-a"), Some(Role::Pod)),
             (Link { master: Some(3), ..veth("veth-b") }, Some(Role::Pod)),
             (uplink, Some(Role::Net)),
+            (second, Some(Role::Net)),
+            (bonded, None),
+            (cni, None),
             (addressed, Some(Role::Net)),
             (tunnel, Some(Role::Net)),
             (here, None),
