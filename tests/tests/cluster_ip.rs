@@ -64,7 +64,7 @@ fn c23_a_pod_reaches_itself_through_its_own_service() {
 }
 
 #[test]
-fn c27_one_client_port_to_two_frontends_of_one_backend() {
+fn rule_1_c27_one_client_port_to_two_frontends_of_one_backend() {
     let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
     scene.manifests.service("other", |service| {
         service.cluster_ips(&["10.96.0.11", "fd00:10:96::11"]).port("http", 80, Port::Tcp).port(
@@ -160,7 +160,7 @@ fn c32_c36_nobody_serves_is_refused_at_once_and_somebody_again_is_reached_at_onc
 }
 
 #[test]
-fn c38_a_client_port_used_again_chooses_anew() {
+fn rule_10_c38_a_client_port_used_again_chooses_anew() {
     let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
     let netns = scene.client().netns.clone();
     for vip in vips(TCP_PORT) {

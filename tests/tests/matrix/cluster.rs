@@ -4,10 +4,10 @@
 //! Decides addresses and manifests; must not know what is expected of them. Invariant: dropping it
 //! leaves nothing behind.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use lb_tests::agent::{Agent, AgentConfig};
+use lb_tests::agent::{Agent, AgentConfig, Tool};
 use lb_tests::lab::{CniMasquerade, Dropped, Lab, Layout, Netns, Node, RpFilter};
 use lb_tests::manifests::{Endpoint, Family, Manifests, Protocol};
 use lb_tests::scene::{POD_PORT, TCP_PORT, UDP_PORT};
@@ -86,7 +86,8 @@ pub(crate) struct Shape {
 
 /// Everything, running and in sync.
 pub(crate) struct Cluster {
-    _agents: Vec<Agent>,
+    /// Of the node here, and of the one there.
+    pub(crate) agents: Vec<Agent>,
     _servers: Vec<EchoServer>,
     _manifests: Manifests,
     pub(crate) lab: Lab,
@@ -130,7 +131,7 @@ impl Cluster {
         for agent in &mut agents {
             agent.wait_in_sync(START)?;
         }
-        Ok(Self { _agents: agents, _servers: servers, _manifests: manifests, lab, shape })
+        Ok(Self { agents, _servers: servers, _manifests: manifests, lab, shape })
     }
 
     pub(crate) fn cni(&self) -> Cni {
@@ -149,6 +150,14 @@ impl Cluster {
         for node in self.lab.nodes() {
             assert_eq!(node.dropped().unwrap(), Dropped::default(), "on {}", node.name);
         }
+    }
+
+    /// How often packets on a node have ended in a verdict.
+    pub(crate) fn count(&self, place: Place, verdict: &str) -> u64 {
+        let rows = Tool::new(self.node(place)).get("verdicts").unwrap_or_else(|why| panic!("{why:#}"));
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        let row = rows.iter().find(|row| row["verdict"] == verdict);
+        row.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
     }
 
     /// A client's name and namespace.
@@ -180,6 +189,10 @@ impl Cluster {
             Front::LoadBalancerIp => SocketAddr::new(balancer, port),
             Front::ExternalIp => SocketAddr::new(external, port),
             Front::NodePort => self.node(Place::Here).both_at(node_port(service))[family],
+            Front::Loopback => {
+                let own = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+                SocketAddr::new(own[family], node_port(service))
+            }
         }
     }
 }
@@ -187,6 +200,12 @@ impl Cluster {
 /// Every Service: who is behind it, and the policy for packets from inside and from outside alike.
 pub(crate) fn services() -> impl Iterator<Item = (Placement, Policy)> {
     PLACEMENTS.into_iter().flat_map(|placement| POLICIES.map(|policy| (placement, policy)))
+}
+
+/// The number of the Service of that placement and policy.
+pub(crate) fn number_of(placement: &str, policy: Policy) -> usize {
+    let found = services().position(|((name, _), of)| name == placement && of == policy);
+    found.unwrap_or_else(|| panic!("no Service is {placement}"))
 }
 
 /// ClusterIPs, load balancer IPs, externalIPs of a Service, IPv4 first.

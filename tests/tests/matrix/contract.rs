@@ -36,6 +36,8 @@ pub(crate) enum Client {
 pub(crate) enum Front {
     ClusterIp,
     NodePort,
+    /// The NodePort at 127.0.0.1 or ::1 (C17): for the node itself.
+    Loopback,
     LoadBalancerIp,
     ExternalIp,
 }

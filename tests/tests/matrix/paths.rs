@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lb_tests::traffic::{Dial, Reply};
 
-use super::cluster::{BRIDGED, Cluster, OVERLAY, ROUTED, Shape, services};
+use super::cluster::{BRIDGED, Cluster, OVERLAY, ROUTED, Shape, number_of};
 use super::contract::{Client, Front, Policy};
 
 /// Narrower than pods' links, and wide enough for IPv6.
@@ -26,9 +26,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// The Service of one backend on each node, policy Cluster.
 fn both() -> usize {
-    let wanted =
-        |((placement, _), policy): &((&str, _), Policy)| *placement == "both" && *policy == Policy::Cluster;
-    services().position(|service| wanted(&service)).unwrap()
+    number_of("both", Policy::Cluster)
 }
 
 /// Repeats `exchange`, given the number of the try, until backends on both nodes have served one.
@@ -66,17 +64,17 @@ fn streams_pass(shape: Shape, clients: &[Client]) {
 const FAR_AND_NEAR: [Client; 3] = [Client::Outside, Client::PodHere, Client::PodThere];
 
 #[test]
-fn c39_streams_pass_a_narrow_link_from_routed_nodes() {
+fn rule_5_c39_streams_pass_a_narrow_link_from_routed_nodes() {
     streams_pass(ROUTED, &FAR_AND_NEAR);
 }
 
 #[test]
-fn c39_streams_pass_a_narrow_link_from_bridged_nodes() {
+fn rule_5_c39_streams_pass_a_narrow_link_from_bridged_nodes() {
     streams_pass(BRIDGED, &FAR_AND_NEAR);
 }
 
 #[test]
-fn c39_streams_pass_a_narrow_link_from_nodes_of_an_overlay() {
+fn rule_5_c39_streams_pass_a_narrow_link_from_nodes_of_an_overlay() {
     streams_pass(OVERLAY, &FAR_AND_NEAR);
 }
 
@@ -112,13 +110,13 @@ fn fragments_pass(shape: Shape) {
 }
 
 #[test]
-fn c40_datagrams_in_fragments_come_back_whole_in_every_layout() {
+fn rule_6_c40_datagrams_in_fragments_come_back_whole_in_every_layout() {
     for shape in [ROUTED, BRIDGED, OVERLAY] {
         fragments_pass(shape);
     }
 }
 
 #[test]
-fn c39_c40_datagrams_in_fragments_pass_a_narrow_link() {
+fn rule_6_c39_c40_datagrams_in_fragments_pass_a_narrow_link() {
     fragments_pass(Shape { path_mtu: NARROW, ..ROUTED });
 }
