@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lb_tests::lab::Layout;
 use lb_tests::manifests::Protocol as Port;
@@ -98,6 +99,30 @@ fn rule_1_c27_one_client_port_to_two_frontends_of_one_backend() {
             assert_eq!(ok(direct, udp(direct, POD_PORT).udp(netns)).backend, "a");
         }
     }
+}
+
+#[test]
+fn rule_11_c23_where_no_address_is_fit_to_masquerade_with_the_packet_goes_nowhere() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    scene.set_backends(&["a"]).unwrap();
+    // Pods' links have no addresses of their own, and now the Node has none of IPv6.
+    let node = scene.node().v4.to_string();
+    scene.manifests.node("node1", &[&node]).write().unwrap();
+    let own = scene.lab.pod("a").netns.clone();
+    let [v4, v6] = vips(TCP_PORT);
+    lb_tests::poll::until("a hairpin of IPv6 to be dropped", SOON, || {
+        match tcp_once(&own, v6, Duration::from_millis(300)) {
+            Err(failure) if failure.kind == FailureKind::Timeout => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+    let verdicts = scene.tool().get("verdicts").unwrap();
+    let dropped = |row: &serde_json::Value| row["verdict"] == "dropped_no_masquerade_address";
+    assert!(verdicts.as_array().unwrap().iter().any(dropped), "{verdicts}");
+    assert_eq!(ok(v4, tcp_once(&own, v4, LIMIT)).backend, "a");
+    // Whoever needs no masquerade goes on in both.
+    assert_eq!(ok(v6, tcp_once(&scene.client().netns, v6, LIMIT)).backend, "a");
 }
 
 #[test]

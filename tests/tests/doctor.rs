@@ -1,11 +1,13 @@
 //! Tier 2: `switchboard doctor` on nodes with real leftovers, and beside an agent.
 
 use std::process::Output;
+use std::time::Duration;
 
 use lb_tests::agent::{Tool, binary};
 use lb_tests::lab::{Lab, Layout, Node};
 use lb_tests::peers::{Peer, Service};
-use lb_tests::scene::Scene;
+use lb_tests::scene::{Scene, TCP_PORT, vips};
+use lb_tests::traffic::{Failure, FailureKind, Reply, tcp_once};
 use serde_json::Value;
 
 /// What it says, by level, and how it ended.
@@ -74,7 +76,7 @@ fn what_each_mode_of_kube_proxy_leaves_is_found_with_what_removes_it() {
 }
 
 #[test]
-fn a_firewall_for_what_netfilter_translated_is_found_with_the_rule_to_add() {
+fn rule_9_a_firewall_for_what_netfilter_translated_is_found_with_the_rule_to_add() {
     let lab = empty();
     let node = lab.node("node1");
     let firewall = |accept: &str| {
@@ -118,6 +120,35 @@ fn the_same_firewall_written_with_iptables_is_found() {
         assert!(warnings.contains("`ct status dnat`"), "{program}: {warnings}");
         assert!(warnings.contains("iptables -I FORWARD -d"), "{program}: {warnings}");
     }
+}
+
+#[test]
+fn rule_4_a_bridge_whose_packets_netfilter_does_not_see_is_found_and_what_it_costs_is_seen() {
+    let mut scene = Scene::start(Layout::Bridged, &[]).unwrap();
+    scene.set_backends(&["a"]).unwrap();
+    let (node, client) = (scene.node().clone(), scene.client().netns.clone());
+    let dial = |seconds| vips(TCP_PORT).map(|vip| tcp_once(&client, vip, Duration::from_secs(seconds)));
+    let served = || dial(2).iter().all(|reply| reply.as_ref().is_ok_and(|reply| reply.backend == "a"));
+    let lost = |reply: &Result<Reply, Failure>| matches!(reply, Err(why) if why.kind == FailureKind::Timeout);
+    let bridge = |on| {
+        let keys = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
+        node.netns.set_sysctls(&keys.map(|key| (key, on))).unwrap();
+    };
+    // The policy drops what conntrack takes for invalid, and sees to it that conntrack sees both directions.
+    node.accept_only(&scene.lab.true_pairs(&node)).unwrap();
+    assert!(served());
+    assert!(!doctor(&node).of("warning").join("\n").contains("br_netfilter"));
+    bridge("0");
+    let warnings = doctor(&node).of("warning").join("\n");
+    assert!(warnings.contains("pods share a bridge"), "{warnings}");
+    assert!(
+        warnings.contains("modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1"),
+        "{warnings}"
+    );
+    assert!(dial(1).iter().all(lost));
+    assert!(node.dropped().unwrap().invalid > 0);
+    bridge("1");
+    assert!(served());
 }
 
 #[test]
