@@ -107,7 +107,8 @@ fn new_flow<A: Family, P: Packet>(
     (row, choice): (&mut Row<A>, &mut Choice<A>),
 ) -> Verdict {
     let stray = segment.protocol.connects() && !opens(segment.tcp_flags);
-    if (stray || segment.protocol == Protocol::UDP) && maps::is_foreign(key) {
+    let early = stray && maps::config().flags.has(ConfigFlags::TAKING_OVER);
+    if early || ((stray || segment.protocol == Protocol::UDP) && maps::is_foreign(key)) {
         return Verdict::PassedForeign;
     }
     let request = Request { client: key.src, side, spread: key.spread(), opens: !stray };

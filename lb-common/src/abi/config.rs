@@ -48,6 +48,9 @@ impl ConfigFlags {
     pub const SOCKETS: u32 = 1 << 1;
     /// So are the processes of other network namespaces, the pods', by TCP.
     pub const POD_SOCKETS: u32 = 1 << 2;
+    /// Programs are being attached where netfilter translates: a segment of no known connection may be of one that it
+    /// opened a moment ago, and is left to it.
+    pub const TAKING_OVER: u32 = 1 << 3;
 
     /// Are all of `bits` set?
     #[must_use]

@@ -96,7 +96,8 @@ pub fn attach(
     suite: Suite,
     way: Way,
 ) -> anyhow::Result<()> {
-    for (hook, kind) in HOOKS {
+    // What undoes a translation comes before what makes one, and goes after it.
+    for (hook, kind) in HOOKS.into_iter().rev() {
         let program = suite.program(kind);
         let classifier = object::classifier(ebpf, program)?;
         match way.resolve() {

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use aya::maps::{Map, MapData, PerCpuArray};
 use bytemuck::Pod;
 use lb_common::abi::{
-    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowEntry, FlowKey, FlowRow, FrontendKey,
-    FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SocketKey, SocketRow, Verdict,
+    self, AffinityKey, AffinityRow, BackendId, BackendRow, Config, FlowEntry, FlowKey, FlowRow, ForeignRow,
+    FrontendKey, FrontendRow, InterfaceRow, Prefix, RangeKey, ServicePortName, SocketKey, SocketRow, Verdict,
 };
 use lb_common::address::{Address, V4, V6};
 
@@ -71,6 +71,41 @@ pub fn flows_v6(pins: &Pins) -> anyhow::Result<FlowTables<V6>> {
         settled: Table::open(&pins.map(abi::FLOWS_V6))?,
         embryonic: Table::open(&pins.map(abi::EMBRYONIC_V6))?,
         affinity: Table::open(&pins.map(abi::AFFINITY_V6))?,
+    })
+}
+
+/// What is asked about connections that netfilter translates, of a family.
+#[derive(Debug)]
+pub struct ForeignTables<A: Address> {
+    /// Those connections.
+    pub rows: Table<FlowKey<A>, ForeignRow>,
+    /// What clients dial.
+    pub frontends: Table<FrontendKey<A>, FrontendRow>,
+    /// Who serves.
+    pub backends: Table<BackendId, BackendRow<A>>,
+}
+
+/// Opens the tables of netfilter's connections of IPv4.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn foreign_v4(pins: &Pins) -> anyhow::Result<ForeignTables<V4>> {
+    Ok(ForeignTables {
+        rows: Table::open(&pins.map(abi::FOREIGN_V4))?,
+        frontends: Table::open(&pins.map(abi::FRONTENDS_V4))?,
+        backends: Table::open(&pins.map(abi::BACKENDS_V4))?,
+    })
+}
+
+/// Opens the tables of netfilter's connections of IPv6.
+///
+/// # Errors
+/// As [`Table::open`].
+pub fn foreign_v6(pins: &Pins) -> anyhow::Result<ForeignTables<V6>> {
+    Ok(ForeignTables {
+        rows: Table::open(&pins.map(abi::FOREIGN_V6))?,
+        frontends: Table::open(&pins.map(abi::FRONTENDS_V6))?,
+        backends: Table::open(&pins.map(abi::BACKENDS_V6))?,
     })
 }
 

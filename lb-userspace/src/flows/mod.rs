@@ -2,6 +2,7 @@
 //!
 //! Must not know services. Invariant: a flow's rows go together.
 
+pub mod foreign;
 pub mod sockets;
 pub mod sweep;
 pub mod view;

@@ -4,6 +4,8 @@
 //! Invariant: what is returned are original tuples, as the packets looked before anything was translated.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lb_common::address::Protocol;
@@ -15,6 +17,8 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::netlink;
 
@@ -30,6 +34,10 @@ pub struct Translated {
     pub client: SocketAddr,
     /// What it dialled.
     pub dialled: SocketAddr,
+    /// Who answers.
+    pub backend: SocketAddr,
+    /// Has it gone both ways, and if it has no end of its own (UDP), for some seconds?
+    pub assured: bool,
 }
 
 /// Every connection whose destination is translated now. Costs about a microsecond for each connection of the host,
@@ -61,6 +69,18 @@ impl Newcomers {
         Ok(Self(netlink))
     }
 
+    /// Waits until there is something to take, or `limit` has passed.
+    ///
+    /// # Errors
+    /// What poll(2) says.
+    pub fn wait(&self, limit: Duration) -> anyhow::Result<()> {
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno).context("waiting for word of new connections (ctnetlink)"),
+        }
+    }
+
     /// What has come since the last call.
     ///
     /// # Errors
@@ -87,17 +107,26 @@ fn read(message: &NetfilterMessage) -> Option<Translated> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &message.inner else {
         return None;
     };
-    let is_translated = attributes.iter().any(
-        |attribute| matches!(attribute, ConntrackAttribute::CtaStatus(status) if status.contains(Status::DstNat)),
-    );
+    let status = attributes.iter().find_map(|attribute| match attribute {
+        ConntrackAttribute::CtaStatus(status) => Some(*status),
+        _ => None,
+    })?;
     let original = attributes.iter().find_map(|attribute| match attribute {
-        ConntrackAttribute::CtaTupleOrig(tuple) => Some(tuple),
+        ConntrackAttribute::CtaTupleOrig(parts) => tuple(parts),
         _ => None,
     });
-    if is_translated { tuple(original?) } else { None }
+    let reply = attributes.iter().find_map(|attribute| match attribute {
+        ConntrackAttribute::CtaTupleReply(parts) => tuple(parts),
+        _ => None,
+    });
+    let (protocol, client, dialled) = original.filter(|_| status.contains(Status::DstNat))?;
+    let (_, backend, _) = reply?;
+    let assured = status.contains(Status::Assured);
+    Some(Translated { protocol, client, dialled, backend, assured })
 }
 
-fn tuple(parts: &[Tuple]) -> Option<Translated> {
+/// Protocol, source and destination.
+fn tuple(parts: &[Tuple]) -> Option<(Protocol, SocketAddr, SocketAddr)> {
     let (mut source, mut destination): (Option<IpAddr>, Option<IpAddr>) = (None, None);
     let (mut protocol, mut ports) = (None, (None, None));
     for part in parts {
@@ -116,11 +145,7 @@ fn tuple(parts: &[Tuple]) -> Option<Translated> {
             _ => {}
         }
     }
-    Some(Translated {
-        protocol: protocol?,
-        client: SocketAddr::new(source?, ports.0?),
-        dialled: SocketAddr::new(destination?, ports.1?),
-    })
+    Some((protocol?, SocketAddr::new(source?, ports.0?), SocketAddr::new(destination?, ports.1?)))
 }
 
 fn known(number: u8) -> Option<Protocol> {
@@ -133,20 +158,27 @@ mod tests {
 
     use super::*;
 
-    fn message(status: Status, number: Number) -> NetfilterMessage {
-        let original = vec![
+    fn tuple(number: Number, from: (&str, u16), to: (&str, u16)) -> Vec<Tuple> {
+        vec![
             Tuple::Ip(vec![
-                IPTuple::SourceAddress("10.244.1.2".parse().unwrap()),
-                IPTuple::DestinationAddress("10.96.0.10".parse().unwrap()),
+                IPTuple::SourceAddress(from.0.parse().unwrap()),
+                IPTuple::DestinationAddress(to.0.parse().unwrap()),
             ]),
             Tuple::Proto(vec![
                 ProtoTuple::Protocol(number),
-                ProtoTuple::SourcePort(40_000),
-                ProtoTuple::DestinationPort(80),
+                ProtoTuple::SourcePort(from.1),
+                ProtoTuple::DestinationPort(to.1),
             ]),
+        ]
+    }
+
+    fn message(status: Status, number: Number) -> NetfilterMessage {
+        let (client, backend) = (("10.244.1.2", 40_000), ("10.244.1.3", 8080));
+        let attributes = vec![
+            ConntrackAttribute::CtaTupleOrig(tuple(number, client, ("10.96.0.10", 80))),
+            ConntrackAttribute::CtaTupleReply(tuple(number, backend, client)),
+            ConntrackAttribute::CtaStatus(status),
         ];
-        let attributes =
-            vec![ConntrackAttribute::CtaTupleOrig(original), ConntrackAttribute::CtaStatus(status)];
         let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
         NetfilterMessage::new(header, ConntrackMessage::New(attributes))
     }
@@ -157,8 +189,10 @@ mod tests {
             protocol: Protocol::TCP,
             client: "10.244.1.2:40000".parse().unwrap(),
             dialled: "10.96.0.10:80".parse().unwrap(),
+            backend: "10.244.1.3:8080".parse().unwrap(),
+            assured: true,
         };
-        assert_eq!(read(&message(Status::DstNat | Status::Confirmed, Number::Tcp)), Some(expected));
+        assert_eq!(read(&message(Status::DstNat | Status::Assured, Number::Tcp)), Some(expected));
         assert_eq!(read(&message(Status::SrcNat | Status::Confirmed, Number::Tcp)), None);
         assert_eq!(read(&message(Status::DstNat, Number::Gre)), None, "it has no ports of ours");
     }

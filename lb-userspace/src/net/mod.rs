@@ -4,6 +4,7 @@
 //! found at the next look, which comes in any case.
 
 pub mod conntrack;
+pub mod hold;
 pub mod links;
 mod netlink;
 pub mod programs;

@@ -85,7 +85,7 @@ fn kept<T>(mut rows: Vec<T>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
     rows
 }
 
-fn all_flows(pins: &Pins, tables: &Tables) -> anyhow::Result<Vec<FlowView>> {
+pub(super) fn all_flows(pins: &Pins, tables: &Tables) -> anyhow::Result<Vec<FlowView>> {
     let mut all = read_flows(&kernel::flows_v4(pins)?)?;
     all.extend(read_flows(&kernel::flows_v6(pins)?)?);
     for flow in &mut all {

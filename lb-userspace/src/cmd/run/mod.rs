@@ -4,6 +4,7 @@
 //! interfaces. Must not decide what rows are. Invariant: until the first full read of the source, what a
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
+mod foreign;
 mod interfaces;
 mod limits;
 mod observe;
@@ -119,6 +120,8 @@ struct Agent {
     sockets: Sockets,
     sweeper: Sweeper,
     reporter: Reporter,
+    pins: Pins,
+    clock: Clock,
     started: Instant,
     _lock: crate::datapath::pins::Lock,
 }
@@ -165,7 +168,9 @@ impl Agent {
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
             sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts(), args.masquerade_ports)?,
             reporter,
+            clock,
             started: Instant::now(),
+            pins,
             _lock: lock,
         })
     }
@@ -225,7 +230,11 @@ impl Agent {
         self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
         if first || addresses != node_addresses(&self.state) {
             let addresses = node_addresses(&self.state);
+            let attaching = first.then(|| foreign::begin(&self.pins, self.clock));
             self.interfaces.update(&addresses).await;
+            if let Some(attaching) = attaching {
+                attaching.done();
+            }
             self.sockets.update(first.then(|| self.interfaces.programs()), &addresses);
         }
         self.follow_up(&report, first);

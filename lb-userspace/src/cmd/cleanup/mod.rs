@@ -1,21 +1,34 @@
 //! `switchboard cleanup`: removes what agents pinned and attached.
 //!
-//! Decides nothing but the order: programs first. Must not need the eBPF object. Invariant: what it removed, it
-//! says; nothing outside the pin folder and our own filters is touched.
+//! Decides nothing but the order: programs first; with --drain, frontends before those, and the rest when the last
+//! flow has ended. Must not need the eBPF object. Invariant: what it removed, it says; nothing outside the pin folder
+//! and our own filters is touched.
+
+mod drain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::datapath::attach::{self, Interface};
 use crate::datapath::kernel;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
+use crate::net::hold;
 
-/// Removes the programs and maps of this node. Connections to Services stop working.
+/// Removes the programs and maps of this node. Connections to Services stop working, unless somebody else serves them:
+/// with --drain new ones are left to whoever that is, and those that exist are served until they end.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// The folder that maps and links are pinned under.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
     pin_dir: PathBuf,
+    /// Serve the connections that exist until they end, and no new ones; then remove everything. kube-proxy, or
+    /// whoever takes over, has to have its rules in place before.
+    #[arg(long)]
+    drain: bool,
+    /// How long --drain waits at most; connections that are left then break.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600, requires = "drain")]
+    drain_timeout: u32,
 }
 
 /// Removes everything; finding nothing is a success.
@@ -29,7 +42,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // Held by whoever runs; taken again, by the same process, when the pins go.
-    drop(pins.lock()?);
+    let lock = pins.lock()?;
+    if args.drain {
+        drain::drain(&pins, Duration::from_secs(args.drain_timeout.into()))?;
+    }
+    drop(lock);
     if let Ok(interfaces) = kernel::interfaces(&pins)
         && let Ok(rows) = interfaces.rows()
     {
@@ -41,6 +58,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     let removed = pins.remove()?;
+    match hold::release() {
+        Ok(false) => {}
+        Ok(true) => println!("removed the nftables table {}", hold::TABLE),
+        Err(error) => tracing::debug!(error = format!("{error:#}"), "no nftables to look at"),
+    }
     println!(
         "removed the programs from interfaces, {} more links and {} maps at {}",
         removed.links.len(),
