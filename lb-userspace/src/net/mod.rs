@@ -11,3 +11,4 @@ pub mod programs;
 pub mod role;
 pub mod rules;
 pub mod sockets;
+pub mod window;

@@ -177,14 +177,20 @@ impl Client {
 }
 
 fn set_tx_checksum_offload(netns: &Netns, on: bool) -> Result<()> {
+    ethtool(netns, &["-K", "eth0", "tx", if on { "on" } else { "off" }])
+}
+
+/// Runs `ethtool` in a namespace.
+pub(super) fn ethtool(netns: &Netns, words: &[&str]) -> Result<()> {
     let output = netns
         .command("ethtool")
-        .args(["-K", "eth0", "tx", if on { "on" } else { "off" }])
+        .args(words)
         .output()
         .context("start nsenter for ethtool; `cargo xtask setup` installs both")?;
     if !output.status.success() {
         bail!(
-            "ethtool -K eth0 tx in {}: {} (`cargo xtask setup` installs ethtool)",
+            "ethtool {} in {}: {} (`cargo xtask setup` installs ethtool)",
+            words.join(" "),
             netns.name(),
             String::from_utf8_lossy(&output.stderr).trim()
         );

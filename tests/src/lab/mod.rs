@@ -135,6 +135,22 @@ impl Lab {
             .unwrap_or_else(|| panic!("lab has no client {name}"))
     }
 
+    /// Prepares the nodes' uplinks for XDP programs that send: `accept` is to hang a program that passes everything on
+    /// the interface of that name, in the namespace that it is called in. A veth takes what its peer's XDP program sends
+    /// back only where it has such a program itself; and an XDP program sees the checksums that a sender left
+    /// unfinished, so the fabric finishes them.
+    pub fn prepare_for_xdp<T: Send>(
+        &self,
+        mut accept: impl FnMut(&str) -> Result<T> + Send,
+    ) -> Result<Vec<T>> {
+        let prepare = |node: &Node| {
+            let port = format!("up-n{}", node.number);
+            members::ethtool(&self.fabric, &["-K", &port, "tx", "off"])?;
+            self.fabric.run(|| accept(&port))
+        };
+        self.nodes.iter().map(prepare).collect()
+    }
+
     /// Adds a pod to a node of the running lab. Its address is the first that no pod of the node has.
     pub fn add_pod(&mut self, node: &str, name: &str) -> Result<Pod> {
         let node = self.node(node).clone();

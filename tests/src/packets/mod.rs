@@ -28,6 +28,7 @@ use lb_userspace::datapath::pins::Pins;
 use lb_userspace::datapath::strangers::Acquaintances;
 use lb_userspace::tables::{Family, MapOp, Maps as _, Tables};
 
+pub use aya::programs::xdp::XdpLink;
 pub use ends::{Ends, Law, both};
 pub use frame::{Frame, checksums_hold, sockets_of};
 pub use icmp::too_big;

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramFd, ProgramInfo};
 use lb_common::abi::MapName;
 use lb_userspace::datapath::{cgroup, object};
@@ -60,6 +61,13 @@ impl Datapath {
         };
         let fd = fd.context("it was just loaded")?;
         fd.try_clone().with_context(|| format!("another descriptor of the program {name}"))
+    }
+
+    /// Hangs the XDP program on a device of the caller's network namespace, until the link is dropped.
+    pub fn attach_to_device(&mut self, name: &str) -> Result<XdpLink> {
+        let program = object::xdp(&mut self.programs, object::XDP_PROGRAM)?;
+        let id = program.attach(name, XdpMode::Driver).with_context(|| format!("attaching to {name}"))?;
+        program.take_link(id).context("taking the link of the program just attached")
     }
 
     /// Where a map is pinned.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lb_tests::agent::{Agent, AgentConfig, Tool};
 use lb_tests::lab::{CniMasquerade, Dropped, Lab, Layout, Netns, Node, RpFilter};
 use lb_tests::manifests::{Endpoint, Family, Manifests, Protocol};
+use lb_tests::packets::{Datapath, XdpLink};
 use lb_tests::scene::{POD_PORT, TCP_PORT, UDP_PORT};
 use lb_tests::traffic::EchoServer;
 use serde_json::json;
@@ -60,18 +61,21 @@ pub(crate) const ROUTED: Shape = Shape {
     rp_filter: RpFilter::Strict,
     cni_masquerade: CniMasquerade::Off,
     path_mtu: 1500,
+    xdp: None,
 };
 pub(crate) const BRIDGED: Shape = Shape {
     layout: Layout::Bridged,
     rp_filter: RpFilter::Loose,
     cni_masquerade: CniMasquerade::Plain,
     path_mtu: 1500,
+    xdp: None,
 };
 pub(crate) const OVERLAY: Shape = Shape {
     layout: Layout::Overlay,
     rp_filter: RpFilter::Strict,
     cni_masquerade: CniMasquerade::RandomFully,
     path_mtu: 1500,
+    xdp: None,
 };
 
 /// How pods are connected, and what else the nodes' kernels do.
@@ -82,16 +86,35 @@ pub(crate) struct Shape {
     pub(crate) cni_masquerade: CniMasquerade,
     /// Width of the narrowest link between the outside client and the nodes, in bytes.
     pub(crate) path_mtu: u32,
+    /// The agents' `--xdp`, where uplinks are to be fit for XDP programs.
+    pub(crate) xdp: Option<&'static str>,
 }
 
 /// Everything, running and in sync.
 pub(crate) struct Cluster {
     /// Of the node here, and of the one there.
     pub(crate) agents: Vec<Agent>,
+    /// What the agents run with, but for `--xdp`.
+    pub(crate) config: AgentConfig,
     _servers: Vec<EchoServer>,
     _manifests: Manifests,
+    _passes_all: Option<PassesAll>,
     pub(crate) lab: Lab,
     pub(crate) shape: Shape,
+}
+
+/// On the fabric's side of the nodes' uplinks: the datapath's own program, which passes what it has no flow of.
+struct PassesAll {
+    _links: Vec<XdpLink>,
+    _datapath: Datapath,
+}
+
+impl PassesAll {
+    fn prepare(lab: &Lab) -> anyhow::Result<Self> {
+        let mut datapath = Datapath::load()?;
+        let links = lab.prepare_for_xdp(|port| datapath.attach_to_device(port))?;
+        Ok(Self { _links: links, _datapath: datapath })
+    }
 }
 
 impl Cluster {
@@ -106,6 +129,7 @@ impl Cluster {
             .cni_masquerade(shape.cni_masquerade)
             .true_addresses_only()
             .build()?;
+        let passes_all = shape.xdp.map(|_| PassesAll::prepare(&lab)).transpose()?;
         for range in EXTERNAL_RANGES {
             lab.client("outside").route(range, lab.node("node1"))?;
         }
@@ -123,15 +147,24 @@ impl Cluster {
             describe(&lab, &mut manifests, number, placement, policy);
         }
         manifests.write()?;
-        let start = |node: &Node| {
-            let config = args.iter().fold(AgentConfig::new(manifests.path()), |config, arg| config.arg(*arg));
-            Agent::start(node, config)
-        };
+        let with = |config: AgentConfig, arg: &str| config.arg(arg);
+        let config = args.iter().copied().fold(AgentConfig::new(manifests.path()), with);
+        let xdp = shape.xdp.iter().flat_map(|mode| ["--xdp", mode]);
+        let started = xdp.fold(config.clone(), with);
+        let start = |node: &Node| Agent::start(node, started.clone());
         let mut agents = lab.nodes().iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
         for agent in &mut agents {
             agent.wait_in_sync(START)?;
         }
-        Ok(Self { agents, _servers: servers, _manifests: manifests, lab, shape })
+        Ok(Self {
+            agents,
+            config,
+            _servers: servers,
+            _manifests: manifests,
+            _passes_all: passes_all,
+            lab,
+            shape,
+        })
     }
 
     pub(crate) fn cni(&self) -> Cni {

@@ -9,6 +9,7 @@ mod cluster;
 mod contract;
 mod paths;
 mod rules;
+mod shortcut;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -19,6 +19,7 @@ use crate::datapath::pins::Pins;
 use crate::datapath::table::Table;
 use crate::net::links::{Link, Watcher};
 use crate::net::role::{self, Roles};
+use crate::net::window::{self, Relaxed};
 
 /// When to try an interface again that could not be attached to.
 const RETRY: Duration = Duration::from_secs(5);
@@ -172,10 +173,7 @@ impl Interfaces {
         }
         let required = self.ways.xdp == attach_xdp::Mode::Require;
         match attach_xdp::attach(&mut self.programs, &self.pins, interface)? {
-            Outcome::Attached => {
-                tracing::info!(interface = link.name, "packets of masqueraded flows pass by the stack (XDP)");
-                return Ok(InterfaceFlags(InterfaceFlags::XDP));
-            }
+            Outcome::Attached => return self.open_shortcut(link, required),
             Outcome::Foreign if required => anyhow::bail!(
                 "another XDP program hangs on {}: take it off, or leave --xdp at auto",
                 link.name
@@ -197,6 +195,28 @@ impl Interfaces {
             }
         }
         Ok(InterfaceFlags::default())
+    }
+
+    /// Packets pass by the stack, and so by conntrack, which must not take offence; where it would, they do not.
+    fn open_shortcut(&self, link: &Link, required: bool) -> anyhow::Result<InterfaceFlags> {
+        match window::relax() {
+            Ok(relaxed) => {
+                tracing::info!(interface = link.name, "packets of masqueraded flows pass by the stack (XDP)");
+                if relaxed == Relaxed::Now {
+                    tracing::info!("net.netfilter.nf_conntrack_tcp_be_liberal is 1 now, which that needs");
+                }
+                Ok(InterfaceFlags(InterfaceFlags::XDP))
+            }
+            Err(error) => {
+                attach_xdp::detach(&self.pins, link.index)?;
+                if required {
+                    return Err(error);
+                }
+                let error = format!("{error:#}");
+                tracing::warn!(interface = link.name, error, "no XDP here; Services are served by the stack");
+                Ok(InterfaceFlags::default())
+            }
+        }
     }
 
     /// Lets go of what a previous agent or this one attached to and leads nowhere any more.
