@@ -22,6 +22,9 @@ use tokio::time::timeout;
 /// How often to look without word of a change: the kernel drops events that nobody fetches in time.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// A kernel answers in milliseconds; an answer that was lost never comes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
@@ -102,8 +105,18 @@ impl Watcher {
     /// The links as they are now, by index.
     ///
     /// # Errors
-    /// Where the kernel does not answer.
+    /// Where the kernel does not answer, or not within five seconds.
     pub async fn snapshot(&self) -> anyhow::Result<Vec<Link>> {
+        self.snapshot_within(PATIENCE).await
+    }
+
+    async fn snapshot_within(&self, limit: Duration) -> anyhow::Result<Vec<Link>> {
+        timeout(limit, self.ask()).await.with_context(|| {
+            format!("the kernel did not answer by netlink within {limit:?}, as if its answer was lost")
+        })?
+    }
+
+    async fn ask(&self) -> anyhow::Result<Vec<Link>> {
         let links = all(self.handle.link().get().execute()).await.context("listing links")?;
         let addresses = all(self.handle.address().get().execute()).await.context("listing addresses")?;
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -213,4 +226,20 @@ fn links_to_routers(route: &RouteMessage) -> Vec<u32> {
         _ => Vec::new(),
     };
     route.attributes.iter().flat_map(link).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_never_comes_holds_nobody_up_for_long() {
+        // Nobody drives this connection, so nothing is ever sent or received.
+        let (still, handle, messages) = new_multicast_connection(&GROUPS).unwrap();
+        let connection = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let watcher = Watcher { handle, messages: messages.map(|(message, _)| message).boxed(), connection };
+        let error = watcher.snapshot_within(Duration::from_millis(20)).await.unwrap_err();
+        assert!(error.to_string().contains("did not answer by netlink within 20ms"), "{error:#}");
+        drop(still);
+    }
 }
