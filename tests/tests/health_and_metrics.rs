@@ -144,6 +144,30 @@ fn c47_a_scrape_shows_what_the_datapath_and_the_agent_did() {
 }
 
 #[test]
+fn what_a_service_and_its_backends_carry_is_counted() {
+    let scene = Scene::start(Layout::Routed, &["--metrics-backends", "100"]).unwrap();
+    for _ in 0..10 {
+        tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
+    }
+    let samples = samples(&scene);
+    let sum = |metric: &str, words: &str| -> f64 {
+        let wanted = samples.iter().filter(|(name, _)| name.starts_with(metric) && name.contains(words));
+        wanted.map(|(_, value)| value).sum()
+    };
+    let http = "service=\"web\",port=\"http\"";
+    assert_eq!(sum("switchboard_service_connections_total{", http), 10.0);
+    assert_eq!(sum("switchboard_backend_connections_total{", http), 10.0);
+    assert_eq!(sum("switchboard_service_connections_total{", "port=\"dns\""), 0.0);
+    let backends = samples.keys().filter(|name| name.starts_with("switchboard_backend_connections_total{"));
+    assert_eq!(backends.count(), 12, "three pods, two ports, two families");
+    // SYN, ACK, the question, FIN at the least, each with 54 bytes of headers.
+    let packets = sum("switchboard_service_packets_total{", "direction=\"to_backend\"");
+    assert!(packets >= 40.0, "{packets}");
+    assert!(sum("switchboard_service_bytes_total{", "direction=\"to_backend\"") >= packets * 54.0);
+    assert!(sum("switchboard_service_packets_total{", "direction=\"from_backend\"") >= 30.0);
+}
+
+#[test]
 fn an_address_that_is_taken_is_said_and_tried_again_and_off_is_off() {
     let scene = Scene::start(Layout::Routed, &["--metrics-bind-address=off"]).unwrap();
     assert!(get(&scene, METRICS, "/metrics").is_err(), "nobody is there");
@@ -183,7 +207,7 @@ fn every_metric_that_the_dashboard_draws_exists() {
     let expressions: Vec<&str> =
         targets.map(|target| &target["expr"]).chain(variables).filter_map(Value::as_str).collect();
     assert!(expressions.len() > 20, "{expressions:?}");
-    let scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let scene = Scene::start(Layout::Routed, &["--metrics-backends", "100"]).unwrap();
     let samples = samples(&scene);
     let names: BTreeSet<&str> = samples.keys().filter_map(|sample| sample.split('{').next()).collect();
     for expression in expressions {

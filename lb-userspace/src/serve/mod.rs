@@ -20,6 +20,7 @@ use anyhow::Context as _;
 pub use address::{HEALTHZ, METRICS, ServeAddress};
 pub use board::{Board, HealthCheck};
 pub use health::Health;
+pub use metrics::carried::{BackendTraffic, Carried, ServiceTraffic};
 pub use metrics::observe::{MapFill, Observe};
 pub use metrics::{Metrics, Stage};
 pub use node_ports::Notice;

@@ -4,6 +4,7 @@
 //! interfaces. Must not decide what rows are. Invariant: until the first full read of the source, what a
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
+mod carried;
 mod foreign;
 mod interfaces;
 mod limits;
@@ -40,6 +41,7 @@ use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
 use crate::serve;
 use crate::source::Update;
+use carried::CarriedArgs;
 use interfaces::{Interfaces, Ways};
 use limits::{SizeArgs, TimeoutArgs};
 pub(super) use options::port_range;
@@ -77,6 +79,8 @@ pub struct Args {
     node: NodeArgs,
     #[command(flatten)]
     serve: ServeArgs,
+    #[command(flatten)]
+    carried: CarriedArgs,
     #[command(flatten)]
     configuration: ConfigurationArgs,
     #[command(flatten)]
@@ -147,7 +151,7 @@ impl Agent {
         let max_table = args.sizes.max_maglev_slots;
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table };
         let reconciler = Reconciler::new(maps, capacity, terms)?;
-        let (reporter, observe) = report::pair(&pins);
+        let (reporter, observe) = report::pair(&pins, args.carried);
         let told = source.owners();
         let tell = {
             let told = told.clone();

@@ -9,19 +9,29 @@ use std::time::{Duration, Instant};
 
 use lb_common::abi::{self, Verdict};
 
+use super::carried::{Accounts, CarriedArgs, Shown};
+use crate::datapath::counters::Counters;
 use crate::datapath::pins::Pins;
 use crate::datapath::{census, kernel};
-use crate::serve::{MapFill, Observe};
+use crate::serve::{Carried, MapFill, Observe};
 use crate::tables::Tables;
 
 /// Counting half a million rows takes an eighth of a second.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Rows in use of the maps whose rows are all there always; the agent's books know.
-#[derive(Debug, Default)]
-pub(super) struct ArrayRows(Mutex<BTreeMap<&'static str, u64>>);
+#[derive(Debug)]
+pub(super) struct ArrayRows {
+    rows: Mutex<BTreeMap<&'static str, u64>>,
+    args: CarriedArgs,
+    shown: Mutex<Shown>,
+}
 
 impl ArrayRows {
+    pub(super) fn new(args: CarriedArgs) -> Self {
+        Self { rows: Mutex::default(), args, shown: Mutex::default() }
+    }
+
     /// Counts what the books say. A slot is in use if a frontend names its range.
     pub(super) fn count(&self, tables: &Tables) {
         let rows = tables.frontends_v4.values().chain(tables.frontends_v6.values());
@@ -30,7 +40,8 @@ impl ArrayRows {
         let slots = ranges.iter().map(|(_, len)| u64::from(*len)).sum();
         let v4 = tables.backends_v4.values().filter(|row| row.service_port != 0).count() as u64;
         let v6 = tables.backends_v6.values().filter(|row| row.service_port != 0).count() as u64;
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.args.choose(tables);
+        let mut counted = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         *counted = BTreeMap::from([
             (abi::SLOTS.name, slots),
             (abi::BACKENDS_V4.name, v4),
@@ -41,7 +52,7 @@ impl ArrayRows {
     }
 
     fn of(&self, map: &str) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(map).copied()
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).get(map).copied()
     }
 }
 
@@ -51,11 +62,12 @@ pub(super) struct PinnedMaps {
     pins: Pins,
     arrays: Arc<ArrayRows>,
     counted: Mutex<Option<(Instant, Vec<MapFill>)>>,
+    accounts: Mutex<(Option<Counters>, Accounts)>,
 }
 
 impl PinnedMaps {
     pub(super) fn new(pins: &Pins, arrays: Arc<ArrayRows>) -> Self {
-        Self { pins: pins.clone(), arrays, counted: Mutex::new(None) }
+        Self { pins: pins.clone(), arrays, counted: Mutex::new(None), accounts: Mutex::default() }
     }
 
     fn count(&self) -> Vec<MapFill> {
@@ -94,5 +106,23 @@ impl Observe for PinnedMaps {
                 maps
             }
         }
+    }
+
+    fn carried(&self) -> Carried {
+        let shown = self.arrays.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (counters, accounts) = &mut *accounts;
+        if counters.is_none() {
+            match Counters::open(&self.pins) {
+                Ok(opened) => *counters = Some(opened),
+                Err(error) => {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "what Services carry is left out of the metrics"
+                    );
+                }
+            }
+        }
+        counters.as_ref().map(|counters| accounts.read(&shown, counters)).unwrap_or_default()
     }
 }

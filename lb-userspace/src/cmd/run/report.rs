@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::objects::ToldOwners;
+use super::carried::CarriedArgs;
 use super::observe::{ArrayRows, PinnedMaps};
 use crate::datapath::pins::Pins;
 use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Service, State, TrafficPolicy};
@@ -39,8 +40,8 @@ pub(super) struct Reporter {
 }
 
 /// Whoever writes reports, and whoever reads maps at a scrape.
-pub(super) fn pair(pins: &Pins) -> (Reporter, PinnedMaps) {
-    let rows = Arc::new(ArrayRows::default());
+pub(super) fn pair(pins: &Pins, carried: CarriedArgs) -> (Reporter, PinnedMaps) {
+    let rows = Arc::new(ArrayRows::new(carried));
     (Reporter::new(Arc::default(), rows.clone()), PinnedMaps::new(pins, rows))
 }
 

@@ -4,6 +4,7 @@
 //! [`observe::Observe`] at a scrape. Invariant: a name, once out, keeps its meaning, and every label value that can be
 //! known beforehand is there from the start, so that rates see the first increment.
 
+pub(super) mod carried;
 mod kubeproxy;
 pub(super) mod observe;
 mod own;

@@ -12,6 +12,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::carried::Carried;
+
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapFill {
@@ -31,6 +33,9 @@ pub trait Observe: Debug + Send + Sync + 'static {
 
     /// How full the maps are.
     fn maps(&self) -> Vec<MapFill>;
+
+    /// What Services and backends have carried.
+    fn carried(&self) -> Carried;
 }
 
 /// Shows what an [`Observe`] reads.
@@ -44,7 +49,8 @@ impl<O: Observe> Collector for Observed<O> {
         let rows = maps.iter().filter_map(|fill| Some((fill.map, fill.rows?)));
         gauges("switchboard_map_rows", "Rows in use, by map", rows, &mut encoder)?;
         let capacity = maps.iter().map(|fill| (fill.map, fill.capacity));
-        gauges("switchboard_map_capacity_rows", "Rows that fit, by map", capacity, &mut encoder)
+        gauges("switchboard_map_capacity_rows", "Rows that fit, by map", capacity, &mut encoder)?;
+        self.0.carried().encode(&mut encoder)
     }
 }
 

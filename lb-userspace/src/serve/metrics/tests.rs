@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lb_common::abi::Verdict;
 
+use super::carried::{BackendTraffic, Carried, ServiceTraffic};
 use super::observe::MapFill;
 use super::*;
 use crate::model::Kind;
@@ -22,6 +23,14 @@ impl Observe for Seen {
             MapFill { map: "FLOWS_V4", rows: Some(7), capacity: 64 },
             MapFill { map: "VERDICTS", rows: None, capacity: 39 },
         ]
+    }
+
+    fn carried(&self) -> Carried {
+        let name = "shop/web:http/TCP".to_owned();
+        let service =
+            ServiceTraffic { name: name.clone(), connections: 3, packets: [40, 30], bytes: [4_000, 3_000] };
+        let backend = BackendTraffic { name, backend: "[fd00::3]:8080".parse().unwrap(), connections: 2 };
+        Carried { services: vec![service], backends: vec![backend], left_out: [7, 0] }
     }
 }
 
@@ -91,6 +100,21 @@ fn failed_requests_are_counted_by_kind_and_reason_and_known_before_the_first() {
     for line in [
         "switchboard_api_errors_total{kind=\"Service\",reason=\"503\"} 3",
         "switchboard_api_errors_total{kind=\"EndpointSlice\",reason=\"unreachable\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn what_is_carried_is_shown_by_service_port_and_backend() {
+    let text = scrape(&Metrics::default());
+    let who = "namespace=\"shop\",service=\"web\",port=\"http\",protocol=\"TCP\"";
+    for line in [
+        format!("switchboard_service_connections_total{{{who}}} 3"),
+        format!("switchboard_service_packets_total{{{who},direction=\"to_backend\"}} 40"),
+        format!("switchboard_service_bytes_total{{{who},direction=\"from_backend\"}} 3000"),
+        format!("switchboard_backend_connections_total{{{who},backend=\"[fd00::3]:8080\"}} 2"),
+        "switchboard_carried_left_out{of=\"services\"} 7".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
