@@ -38,7 +38,10 @@ pub(crate) fn is_current<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segmen
         return true;
     }
     match segment.protocol {
-        Protocol::TCP | Protocol::SCTP if opens(segment.tcp_flags) => serves(row) && !is_over(key, row),
+        Protocol::TCP | Protocol::SCTP if opens(segment.tcp_flags) => {
+            // Whole, or the partner's state is that of the flow that took its tuple.
+            serves(row) && !is_over(key, row) && is_whole(key, row)
+        }
         Protocol::UDP => serves(row),
         _ => true,
     }
@@ -63,7 +66,8 @@ fn is_over<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
 /// May the flow behind this egress row be forgotten for another that wants its tuple?
 #[inline(always)]
 fn is_dead<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
-    if key.protocol.connects() && is_over(key, row) {
+    // A pending row names no partner yet.
+    if key.protocol.connects() && !row.flags.has(FlowFlags::PENDING) && is_over(key, row) {
         return true;
     }
     let config = maps::config();
@@ -176,19 +180,24 @@ fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
     done
 }
 
-/// Makes row 2 of a flow to be masqueraded. Which address and port it gets is seen at egress.
+/// Makes row 2 of a flow to be masqueraded. Which address and port it gets is seen at egress. A pod that dials itself
+/// from the port it serves has its own replies' tuple there, and needs another port.
 #[inline(never)]
 fn claim_out<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
     let Some((out, pending)) = maps::out::<A>() else { return false };
     *out = Word::new(key.rewritten(row).at(Hook::EGRESS));
+    if out.reverse() == **out {
+        return false;
+    }
     *pending = *row;
     pending.tag = out.tag();
     pending.flags = FlowFlags(row.flags.0 | FlowFlags::PENDING);
     claim(out, pending)
 }
 
-/// Does a live flow have that key at egress, or at ingress as a reply? A dead one gives way: its row goes, and its
-/// other rows may stay behind, since they count for nothing without it and the agent sweeps them.
+/// Does a live flow have that key at egress, or at ingress as a reply? A dead one gives way: its rows at egress go, or
+/// the new one's packets would find the other; those at ingress may stay behind, since they count for nothing without
+/// and the agent sweeps them.
 #[inline(never)]
 pub(crate) fn is_held<A: Family>(key: &Key<A>) -> bool {
     let Some(holder) = maps::holder::<A>() else { return true };
@@ -198,6 +207,9 @@ pub(crate) fn is_held<A: Family>(key: &Key<A>) -> bool {
     let dead = is_dead(key, holder);
     if dead {
         remove(key);
+        if holder.flags.has(FlowFlags::MASQUERADED) && key.hook == Hook::EGRESS {
+            remove(&Word::new(key.reverse()));
+        }
     }
     !dead
 }
@@ -215,14 +227,14 @@ pub(crate) fn claim<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
 }
 
 /// Removes the rows of the flow that `row` under `key` belongs to, but for row 3, which counts for nothing without
-/// the others.
+/// the others. Where the flow is not whole, its rows at egress are another's by now.
 #[inline(never)]
 pub(crate) fn forget<A: Family>(key: &Key<A>, row: &Row<A>) {
     if is_whole(key, row) {
         remove(&Word::new(key.partner(row)));
-    }
-    if row.flags.has(FlowFlags::MASQUERADED) && key.hook == Hook::INGRESS {
-        remove(&Word::new(key.rewritten(row).at(Hook::EGRESS)));
+        if row.flags.has(FlowFlags::MASQUERADED) && key.hook == Hook::INGRESS {
+            remove(&Word::new(key.rewritten(row).at(Hook::EGRESS)));
+        }
     }
     remove(key);
 }
@@ -235,44 +247,56 @@ fn remove<A: Family>(key: &Key<A>) {
 
 /// Moves an answered flow to the settled table. `key` and `row` are its egress row for replies. All rows are added
 /// before any is removed, so that a lookup that asks the settled table first never finds none. Where the table
-/// is full, the flow stays half-open, where newer ones may push it out.
+/// is full, the flow stays half-open, where newer ones may push it out. So it does while its row 2 is pending: what has
+/// not left the node is not answered.
 #[inline(always)]
 pub(crate) fn settle<A: Family>(key: &Key<A>, row: &Row<A>) {
-    if row.flags.has(FlowFlags::MASQUERADED) {
-        settle_masquerade(key);
+    if !row.flags.has(FlowFlags::MASQUERADED) || settle_masquerade(key) {
+        settle_pair(key, row);
     }
-    settle_pair(key, row);
 }
 
 /// Moves a row, be it 4 or 3, and its partner.
 #[inline(never)]
 pub(crate) fn settle_pair<A: Family>(key: &Key<A>, row: &Row<A>) {
     let client = Word::new(key.partner(row));
-    if move_row(&client) == Settled::Yes && move_row(key) == Settled::Yes {
+    if move_row(&client, key) == Settled::Yes && move_row(key, &client) == Settled::Yes {
         maps::remove_embryonic(&client);
         maps::remove_embryonic(key);
     }
 }
 
-/// Moves rows 2 and 3; `replies` is row 4's key.
+/// Moves rows 2 and 3; `replies` is row 4's key. `false`: row 2 is pending, or row 3 another flow's.
 #[inline(never)]
-fn settle_masquerade<A: Family>(replies: &Key<A>) {
-    let Some(row) = maps::holder::<A>() else { return };
+fn settle_masquerade<A: Family>(replies: &Key<A>) -> bool {
+    let Some(row) = maps::holder::<A>() else { return false };
     let out = &Word::new(replies.reverse());
     if !maps::flow_row(out, row) {
-        return;
+        return true;
+    }
+    if row.flags.has(FlowFlags::PENDING) {
+        return false;
     }
     let back = Word::new(out.partner(row));
-    if move_row(out) == Settled::Yes && move_row(&back) == Settled::Yes {
+    let moved = move_row(&back, out);
+    if moved == Settled::Yes && move_row(out, &back) == Settled::Yes {
         maps::remove_embryonic(out);
         maps::remove_embryonic(&back);
     }
+    moved != Settled::Another
 }
 
+/// Moves a row, unless it is another flow's by now than its partner's.
 #[inline(never)]
-fn move_row<A: Family>(key: &Key<A>) -> Settled {
+fn move_row<A: Family>(key: &Key<A>, partner: &Key<A>) -> Settled {
     let Some(moved) = maps::moved::<A>() else { return Settled::Full };
-    if maps::flow_row(key, &mut moved.row) { maps::settle(key, moved) } else { Settled::Yes }
+    if !maps::flow_row(key, &mut moved.row) {
+        return Settled::Yes;
+    }
+    if key.partner(&moved.row) != **partner {
+        return Settled::Another;
+    }
+    maps::settle(key, moved)
 }
 
 /// UDP that is not answered settles all the same once it has lasted a second: some protocols never

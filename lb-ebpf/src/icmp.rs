@@ -5,7 +5,7 @@
 //! services. Invariant: what is not an error about a flow of ours is left alone; a redirect
 //! about one is dropped, or it would teach the pod a route around us.
 
-use lb_common::abi::{FlowKey, Hook, Verdict, Word};
+use lb_common::abi::{FlowFlags, FlowKey, Hook, Verdict, Word};
 use lb_common::address::{Port, Protocol};
 use lb_common::wire::{
     Fragment, IcmpHeader, Ipv4Header, Ipv6Header, Segment, behind_fragment_header, icmp_v4, icmp_v6,
@@ -50,6 +50,10 @@ pub(crate) fn translate<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, 
     let Some(quoted) = quoted::<A, P>(packet, at) else { return not_ours };
     let key = Word::new(quoted.key(hook).reverse());
     let Ok(flow) = maps::flow(&key) else { return not_ours };
+    // Nothing of a pending row's has left yet that an error could be about.
+    if flow.row.flags.has(FlowFlags::PENDING) {
+        return not_ours;
+    }
     if redirect {
         return Verdict::DroppedRedirect;
     }
@@ -69,6 +73,9 @@ const REDIRECTED_HEADER: u8 = 4;
 fn quoted<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Quoted<A>> {
     let (src, dst, protocol, l4) = if A::IS_V6 {
         let ip = packet.read::<Ipv6Header>(l3)?;
+        if !ip.version_is_6() {
+            return None;
+        }
         // Routers do not fragment: that a fragment is too big is for its sender to know (RFC 8200 section 4.5).
         let (protocol, l4) = behind_fragment_header(packet, ip.next, l3 + size_of::<Ipv6Header>())?;
         (packet.read(l3 + Ipv6Header::SRC)?, packet.read(l3 + Ipv6Header::DST)?, protocol, l4)

@@ -24,6 +24,7 @@ pub(crate) fn resolve<A: Family>(key: &Key<A>, row: &mut Row<A>, ifindex: u32) -
         return Err(Verdict::DroppedNoMasqueradeAddress);
     }
     row.addr = addr;
+    row.last_seen = kernel::ticks();
     row.other_port = key.dst_port;
     row.flags = FlowFlags(row.flags.0 & !FlowFlags::PENDING);
     row.port = port(&config);

@@ -25,12 +25,14 @@ pub(crate) fn answer<A: Refusal, P: Packet>(packet: &P, segment: &Segment<A>, ve
     if matches!(segment.fragment, Fragment::Later(_)) {
         return Verdict::DroppedUnrejectable;
     }
-    let built = if segment.protocol != Protocol::TCP {
-        A::unreachable(packet, segment)
-    } else if segment.tcp_flags & tcp_flag::RST != 0 {
+    // An ABORT of SCTP is a reset too (RFC 9260 section 8.4).
+    if segment.tcp_flags & tcp_flag::RST != 0 {
         return Verdict::DroppedNoFlow;
-    } else {
+    }
+    let built = if segment.protocol == Protocol::TCP {
         reset(packet, segment)
+    } else {
+        A::unreachable(packet, segment)
     };
     match built {
         Ok(()) => verdict,

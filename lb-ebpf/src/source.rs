@@ -6,6 +6,7 @@
 //! not know how a backend is chosen. Invariant: a packet of no flow leaves byte for byte as it came (C44).
 
 use lb_common::abi::{ConfigFlags, FlowFlags, Hook, Verdict, Word};
+use lb_common::address::Protocol;
 use lb_common::flow_state::tcp_flag;
 use lb_common::wire::Segment;
 
@@ -39,9 +40,14 @@ fn leaving<A: Family>(key: &Key<A>) -> Option<Verdict> {
     if is_masquerade_port(key.src_port) {
         return None;
     }
-    let refused = maps::config().flags.has(ConfigFlags::SOCKETS)
-        && (maps::is_frontend(&frontend_of(key)) || is_service_address(key.dst));
-    Some(if refused { Verdict::DroppedRefusedSocket } else { Verdict::NotTranslated })
+    Some(if is_refused(key) { Verdict::DroppedRefusedSocket } else { Verdict::NotTranslated })
+}
+
+/// Was it refused to a process of the node in its system call (C33 to C35)?
+#[inline(always)]
+fn is_refused<A: Family>(key: &Key<A>) -> bool {
+    maps::config().flags.has(ConfigFlags::SOCKETS)
+        && (maps::is_frontend(&frontend_of(key)) || is_service_address(key.dst))
 }
 
 /// Any packet. Has its segment and rows in scratch memory, since it calls deep.
@@ -58,7 +64,14 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
         return icmp::translate(packet, segment, Hook::EGRESS);
     }
     if !maps::flow_row(key, &mut work.row) {
-        let holds = side == Side::Outside && may_open(segment) && is_masquerade_port(key.src_port);
+        if side == Side::Inside || !may_open(segment) {
+            return Verdict::NotTranslated;
+        }
+        // Sockets are refused TCP and UDP only.
+        if segment.protocol != Protocol::SCTP && is_refused(key) {
+            return Verdict::DroppedRefusedSocket;
+        }
+        let holds = is_masquerade_port(key.src_port);
         return match holds.then(|| masquerade::hold(key, &mut work.row, packet.ifindex())) {
             Some(Ok(true)) => rewrite::apply(packet, segment, &work.row, End::Source, Verdict::PortHeld),
             Some(Err(verdict)) => verdict,

@@ -25,9 +25,11 @@
 pub mod agent;
 pub mod apiserver;
 pub mod capture;
+pub mod differential;
 pub mod http;
 pub mod lab;
 pub mod manifests;
+pub mod model;
 pub mod packets;
 pub mod peers;
 pub mod poll;

@@ -189,6 +189,8 @@ pub(crate) enum Settled {
     Yes,
     /// The table is full.
     Full,
+    /// It is another flow's.
+    Another,
 }
 
 /// Adds a settled flow row where there is none.

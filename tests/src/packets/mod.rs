@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions};
-use bytemuck::Zeroable as _;
+use bytemuck::{Pod, Zeroable as _};
 use lb_common::abi::{
     self, BackendFlags, BackendId, BackendRow, Config, ConfigFlags, FrontendFlags, FrontendKey, FrontendRow,
     InterfaceFlags, InterfaceRow, Role, SlotRange, Verdict,
@@ -26,6 +26,7 @@ use lb_userspace::datapath::kernel::{self, FlowTables, KernelMaps};
 use lb_userspace::datapath::object::{self, Programs, Sizes};
 use lb_userspace::datapath::pins::Pins;
 use lb_userspace::datapath::strangers::Acquaintances;
+use lb_userspace::datapath::table::Table;
 use lb_userspace::tables::{Family, MapOp, Maps as _, Tables};
 
 pub use aya::programs::xdp::XdpLink;
@@ -121,8 +122,18 @@ impl Datapath {
             opening_timeout: 60,
             ..Config::default()
         };
-        kernel::set_config(&self.pins, &config)?;
+        self.set_config(&config)?;
         self.set_masquerade_addresses("192.0.2.1", "2001:db8::1")
+    }
+
+    /// Writes the node's configuration as it is.
+    pub fn set_config(&self, config: &Config) -> Result<()> {
+        kernel::set_config(&self.pins, config).map(|_written| ())
+    }
+
+    /// A table of the datapath's.
+    pub fn table<K: Pod, V: Pod>(&self, map: abi::MapName) -> Result<Table<K, V>> {
+        Table::open(&self.pins.map(map))
     }
 
     /// A link, an address or a route has changed.
@@ -245,6 +256,20 @@ impl Datapath {
     /// When not exactly one verdict counter moved.
     pub fn run(&mut self, program: &str, frame: &[u8]) -> Result<Ran> {
         let before = self.counters()?;
+        let (action, frame) = self.attempt(program, frame)?;
+        let after = self.counters()?;
+        let moved: Vec<(Verdict, u64)> = Verdict::ALL
+            .iter()
+            .zip(before.iter().zip(&after))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(verdict, (before, after))| (*verdict, after - before))
+            .collect();
+        assert!(matches!(moved[..], [(_, 1)]), "exactly one verdict counter moves once: {moved:?}");
+        Ok(Ran { verdict: moved[0].0, action, frame })
+    }
+
+    /// Runs a program on a frame, whatever the counters say: its action, and the frame afterwards.
+    pub fn attempt(&mut self, program: &str, frame: &[u8]) -> Result<(i32, Vec<u8>)> {
         let mut out = vec![0; frame.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -257,15 +282,7 @@ impl Datapath {
         let result =
             result.with_context(|| format!("running {program} on a frame of {} bytes", frame.len()))?;
         out.truncate(result.data_size_out as usize);
-        let after = self.counters()?;
-        let moved: Vec<(Verdict, u64)> = Verdict::ALL
-            .iter()
-            .zip(before.iter().zip(&after))
-            .filter(|(_, (before, after))| before != after)
-            .map(|(verdict, (before, after))| (*verdict, after - before))
-            .collect();
-        assert!(matches!(moved[..], [(_, 1)]), "exactly one verdict counter moves once: {moved:?}");
-        Ok(Ran { verdict: moved[0].0, action: result.return_value.cast_signed(), frame: out })
+        Ok((result.return_value.cast_signed(), out))
     }
 
     /// What a pod sends.
