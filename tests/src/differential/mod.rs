@@ -28,7 +28,7 @@ pub struct Found {
     /// What is left of the cluster and the steps.
     pub world: World,
     /// What happens then.
-    pub failure: Failure,
+    pub failure: Box<Failure>,
     /// How many steps it took at first.
     pub steps: usize,
 }

@@ -138,7 +138,7 @@ pub enum Compare {
 ///
 /// # Errors
 /// At the first disagreement.
-pub fn play(subject: &mut Subject, world: &World, compare: Compare) -> Result<Played, Failure> {
+pub fn play(subject: &mut Subject, world: &World, compare: Compare) -> Result<Played, Box<Failure>> {
     let mut stage = Stage {
         model: Model::new(world.cluster.clone()),
         subject,
@@ -158,7 +158,7 @@ pub fn play(subject: &mut Subject, world: &World, compare: Compare) -> Result<Pl
     let result = result.and_then(|()| stage.compare_rows());
     match result {
         Ok(()) => Ok(stage.played),
-        Err(reason) => Err(Failure { step, reason, history: stage.history }),
+        Err(reason) => Err(Box::new(Failure { step, reason, history: stage.history })),
     }
 }
 

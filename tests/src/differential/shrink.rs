@@ -15,7 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TRIES: usize = 2;
 
 /// A world as small as can be that fails in the same way.
-pub(super) fn minimize(subject: &mut Subject, mut world: World, mut failure: Failure) -> (World, Failure) {
+pub(super) fn minimize(
+    subject: &mut Subject,
+    mut world: World,
+    mut failure: Box<Failure>,
+) -> (World, Box<Failure>) {
     let compare = match failure.reason {
         Reason::Rows { .. } => Compare::Always,
         _ => Compare::Last,

@@ -3,6 +3,8 @@
 //! Decides how many cases a run tries: `SWITCHBOARD_CASES` packets, from seed `SWITCHBOARD_SEED` on. Invariant: a failure
 //! names the seed that repeats it.
 
+mod found;
+
 use lb_tests::differential::{Subject, try_seed};
 
 /// Packets in an ordinary run.
