@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod explain;
 pub mod get;
 mod node;
+mod node_settings;
 mod objects;
 pub mod output;
 pub mod plan;

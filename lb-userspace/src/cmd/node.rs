@@ -53,6 +53,14 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 impl NodeArgs {
+    /// The pods' networks, as far as they are known: those of the cluster if they were given, else the node's own.
+    pub(super) fn pod_networks(&self, node: Option<&Node>) -> Vec<IpNet> {
+        if self.cluster_cidr.is_empty() {
+            return node.map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+        }
+        self.cluster_cidr.clone()
+    }
+
     /// Is what was said of one piece?
     ///
     /// # Errors

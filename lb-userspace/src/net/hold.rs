@@ -8,21 +8,15 @@
 //! (`nf_nat_unregister_fn`), and knows connections only while a rule asks for them (`nf_ct_netns_put`): where
 //! kube-proxy's were the only ones, its connections would hang with its rules gone.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Expressions, Hook, HookNumber, InetHookNumber, NfTablesMessage,
     RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE};
 
-use super::netlink;
+use super::batch::commit;
 
 /// The table's name, in the families `ip` and `ip6`.
 pub const TABLE: &str = "switchboard-hold";
@@ -31,8 +25,6 @@ const CHAIN: &str = "prerouting";
 const FAMILIES: [NetfilterProtoFamily; 2] = [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6];
 /// Where kube-proxy's own chains stand (NF_IP_PRI_NAT_DST).
 const PRIORITY: i32 = -100;
-/// NFNL_SUBSYS_NFTABLES: what a batch is for.
-const NFTABLES: u16 = 10;
 
 /// Makes the table, unless it is there.
 ///
@@ -109,42 +101,4 @@ pub fn release() -> anyhow::Result<bool> {
 
 fn is_absent(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::ENOENT))
-}
-
-/// All of `messages`, or nothing.
-fn commit(family: NetfilterProtoFamily, flags: u16, messages: &[NfTablesMessage]) -> anyhow::Result<()> {
-    let netlink = netlink::open(NETLINK_NETFILTER, "nftables")?;
-    let batch = |message| (NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES), message, 0);
-    let begin = batch(NetfilterMessageInner::None(ControlMessage::BatchBegin));
-    let end = batch(NetfilterMessageInner::None(ControlMessage::BatchEnd));
-    let inside = messages.iter().map(|message| {
-        let header = NetfilterHeader::new(family, 0, 0);
-        (header, NetfilterMessageInner::NfTables(message.clone()), NLM_F_ACK | flags)
-    });
-    let mut bytes = Vec::new();
-    for (number, (header, message, flags)) in (1..).zip([begin].into_iter().chain(inside).chain([end])) {
-        let mut packet_header = NetlinkHeader::default();
-        packet_header.flags = NLM_F_REQUEST | flags;
-        packet_header.sequence_number = number;
-        let mut packet = NetlinkMessage::new(
-            packet_header,
-            NetlinkPayload::InnerMessage(NetfilterMessage::new(header, message)),
-        );
-        packet.finalize();
-        let mut one = vec![0; packet.buffer_len()];
-        packet.serialize(&mut one);
-        bytes.extend(one);
-    }
-    netlink.send(&bytes, 0).context("asking the kernel by netlink")?;
-    let mut acknowledged = 0;
-    while acknowledged < messages.len() {
-        for payload in netlink::receive::<NetfilterMessage>(&netlink)?.0 {
-            match payload {
-                NetlinkPayload::Error(error) if error.code.is_none() => acknowledged += 1,
-                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                other => bail!("the kernel answered with {other:?}"),
-            }
-        }
-    }
-    Ok(())
 }

@@ -3,6 +3,8 @@
 //! Decides what an interface is. Must not know Services or programs. Invariant: a change that is missed is
 //! found at the next look, which comes in any case.
 
+pub mod accept;
+mod batch;
 pub mod conntrack;
 pub mod hold;
 pub mod links;

@@ -313,3 +313,36 @@ fn verdict(parts: &[Immediate]) -> Option<Verdict> {
         _ => None,
     })
 }
+
+/// The handles of a chain's rules that carry `mark` as their user data.
+///
+/// # Errors
+/// As [`nftables`].
+pub(super) fn marked(
+    family: NetfilterProtoFamily,
+    table: &str,
+    chain: &str,
+    mark: &[u8],
+) -> anyhow::Result<Vec<u64>> {
+    let doing = || format!("listing the rules of {family:?} {table} {chain}");
+    let netlink = netlink::open(NETLINK_NETFILTER, "nftables").with_context(doing)?;
+    let attributes = vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+    let header = NetfilterHeader::new(family, 0, 0);
+    let request = NetfilterMessage::new(header, NfTablesMessage::GetRule(RuleMessage { attributes }));
+    let mut handles = Vec::new();
+    netlink::dump(&netlink, request, |message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else { return };
+        let of_chain = rule.attributes.contains(&RuleAttribute::Chain(chain.to_owned()));
+        let is_marked = rule
+            .attributes
+            .iter()
+            .any(|attribute| matches!(attribute, RuleAttribute::UserData(data) if data == mark));
+        let handle = rule.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Handle(handle) => Some(*handle),
+            _ => None,
+        });
+        handles.extend(handle.filter(|_| of_chain && is_marked));
+    })
+    .with_context(doing)?;
+    Ok(handles)
+}

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::node_settings::{NodeSettings, RECORD};
 use crate::datapath::attach::{self, Interface};
 use crate::datapath::kernel;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
@@ -26,6 +27,9 @@ pub struct Args {
     /// whoever takes over, has to have its rules in place before.
     #[arg(long)]
     drain: bool,
+    /// Where the agent has written down what the node's settings were (`run --node-settings on`).
+    #[arg(long, value_name = "FILE", default_value = RECORD)]
+    node_settings_record: PathBuf,
     /// How long --drain waits at most; connections that are left then break.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, requires = "drain")]
     drain_timeout: u32,
@@ -38,6 +42,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let pins = Pins::at(&args.pin_dir);
     if !pins.exist() {
+        undo_settings(args)?;
         println!("nothing to remove at {}", pins.folder().display());
         return Ok(ExitCode::SUCCESS);
     }
@@ -58,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     let removed = pins.remove()?;
+    undo_settings(args)?;
     match hold::release() {
         Ok(false) => {}
         Ok(true) => println!("removed the nftables table {}", hold::TABLE),
@@ -70,4 +76,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         pins.folder().display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn undo_settings(args: &Args) -> anyhow::Result<()> {
+    for done in NodeSettings::new(&args.node_settings_record).undo()? {
+        println!("{done}");
+    }
+    Ok(())
 }

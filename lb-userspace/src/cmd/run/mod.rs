@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::node::NodeArgs;
+use super::node_settings::NodeSettings;
 use super::objects::{self, Objects, SourceArgs, ToldOwners};
 use crate::datapath::attach::{self, Way};
 use crate::datapath::attach_xdp;
@@ -45,7 +46,7 @@ use carried::CarriedArgs;
 use interfaces::{Interfaces, Ways};
 use limits::{SizeArgs, TimeoutArgs};
 pub(super) use options::port_range;
-use options::{ConfigurationArgs, ServeArgs};
+use options::{ConfigurationArgs, NodeSettingsArgs, ServeArgs};
 use report::{Arrival, Reporter};
 use sockets::{SocketArgs, Sockets};
 use surroundings::Surroundings;
@@ -77,6 +78,8 @@ pub struct Args {
     masquerade_ports: (u16, u16),
     #[command(flatten)]
     node: NodeArgs,
+    #[command(flatten)]
+    node_settings: NodeSettingsArgs,
     #[command(flatten)]
     serve: ServeArgs,
     #[command(flatten)]
@@ -126,6 +129,8 @@ struct Agent {
     reporter: Reporter,
     pins: Pins,
     clock: Clock,
+    node: NodeArgs,
+    node_settings: Option<NodeSettings>,
     started: Instant,
     _lock: crate::datapath::pins::Lock,
 }
@@ -173,6 +178,8 @@ impl Agent {
             sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts(), args.masquerade_ports)?,
             reporter,
             clock,
+            node: args.node.clone(),
+            node_settings: args.node_settings.settings(),
             started: Instant::now(),
             pins,
             _lock: lock,
@@ -234,6 +241,9 @@ impl Agent {
         self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
         if first || addresses != node_addresses(&self.state) {
             let addresses = node_addresses(&self.state);
+            if let Some(settings) = &self.node_settings {
+                settings.apply(&self.node.pod_networks(self.state.node()));
+            }
             let attaching = first.then(|| foreign::begin(&self.pins, self.clock));
             self.interfaces.update(&addresses).await;
             if let Some(attaching) = attaching {

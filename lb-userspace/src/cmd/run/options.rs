@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::cmd::node_settings::{NodeSettings, RECORD};
 use crate::serve::{self, ServeAddress};
 
 /// What is answered by HTTP.
@@ -20,6 +21,26 @@ pub(super) struct ServeArgs {
     /// Whether Services' health check node ports are served.
     #[arg(long, value_enum, default_value = "on")]
     health_check_node_ports: Switch,
+}
+
+/// What is set on the node itself.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Node and networks")]
+pub(super) struct NodeSettingsArgs {
+    /// Set on the node what kube-proxy would: conntrack's limit (raised only) and timeouts, and the acceptance of pods'
+    /// packets in FORWARD. `switchboard cleanup` undoes it.
+    #[arg(long, value_enum, default_value = "off")]
+    node_settings: Switch,
+    /// Where it is written down what the settings were.
+    #[arg(long, value_name = "FILE", default_value = RECORD)]
+    node_settings_record: PathBuf,
+}
+
+impl NodeSettingsArgs {
+    /// What to set, if anything.
+    pub(super) fn settings(&self) -> Option<NodeSettings> {
+        (self.node_settings == Switch::On).then(|| NodeSettings::new(&self.node_settings_record))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
