@@ -53,7 +53,8 @@ impl NodeSettings {
         match self.set(cores) {
             Ok(0) => {}
             Ok(settings) => {
-                tracing::info!(settings, record = %self.record.display(), "conntrack is set as kube-proxy does")
+                let record = self.record.display();
+                tracing::info!(settings, %record, "conntrack is set as kube-proxy does");
             }
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
