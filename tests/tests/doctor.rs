@@ -175,3 +175,30 @@ fn what_cannot_be_seen_without_a_right_is_said() {
     assert!(unseen.contains("lacks CAP_SYS_ADMIN"), "{unseen}");
     assert_eq!(said.code, Some(0), "{:#?}", said.of("warning"));
 }
+
+#[test]
+fn check_kernel_says_what_there_is_and_without_the_right_to_look_that_it_was_not_seen() {
+    let lab = empty();
+    let node = lab.node("node1");
+    let said = |output: Output| -> Vec<Value> {
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let mut command = node.netns.command(binary());
+    let output = command.args(["check", "--kernel", "--output", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "every test needs what the agent needs");
+    let features = said(output);
+    let needed: Vec<&Value> = features.iter().filter(|row| row["needed"] == true).collect();
+    assert!(needed.len() >= 5 && needed.iter().all(|row| row["state"] == "yes"), "{needed:#?}");
+    let state = |name: &str| &features.iter().find(|row| row["feature"] == name).unwrap()["state"];
+    assert_eq!(state("connect hooks for SCTP"), "no");
+    assert_eq!(state("closing sockets of others (INET_DIAG_DESTROY)"), "yes");
+
+    let mut command = node.netns.command("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]).arg(binary());
+    let output = command.args(["check", "--kernel", "--output", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let unseen = said(output);
+    assert!(unseen.iter().all(|row| row["needed"] != true || row["state"] == "unseen"), "{unseen:#?}");
+    assert!(unseen.iter().all(|row| row["state"] == "yes" || row["without"] != ""), "{unseen:#?}");
+}

@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod kernel;
 pub mod object;
 pub mod pins;
+pub mod probe;
 pub mod strangers;
 mod syscall;
 pub mod table;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_prog_type};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// How many entries a batch call treats; a hash bucket longer than this would end a walk with ENOSPC.
@@ -207,4 +207,31 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// BPF_PROG_LOAD of a classifier, given as instructions of eight bytes.
+pub(super) fn load_classifier(code: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    // SAFETY: writing a union's plain fields.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    load.insns = code.as_ptr() as u64;
+    load.insn_cnt = u32::try_from(code.len() / 8).map_err(io::Error::other)?;
+    load.license = c"GPL".as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel gave it to us, and to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd.try_into().map_err(io::Error::other)?) })
+}
+
+/// BPF_PROG_TEST_RUN on a packet: what the program returned.
+pub(super) fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<u32> {
+    let mut attr = zeroed();
+    // SAFETY: writing a union's plain fields.
+    let test = unsafe { &mut attr.test };
+    test.prog_fd = program.as_raw_fd().cast_unsigned();
+    test.data_in = packet.as_ptr() as u64;
+    test.data_size_in = u32::try_from(packet.len()).map_err(io::Error::other)?;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: reading a plain field that the kernel wrote.
+    Ok(unsafe { attr.test.retval })
 }

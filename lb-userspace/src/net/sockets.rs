@@ -4,7 +4,7 @@
 //! only if its cookie and its peer are both as named; it may have been closed, or connected elsewhere, since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, bail};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_UDP};
@@ -37,6 +37,25 @@ pub fn close_udp(wanted: &Peers) -> anyhow::Result<usize> {
         }
     }
     Ok(closed)
+}
+
+/// Can sockets be closed? Tries with one of its own.
+///
+/// # Errors
+/// As [`close_udp`], and without a loopback.
+pub fn can_close() -> anyhow::Result<bool> {
+    let doing = "opening a UDP socket to be closed";
+    let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context(doing)?;
+    let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context(doing)?;
+    own.connect(other.local_addr().context(doing)?).context(doing)?;
+    let port = own.local_addr().context(doing)?.port();
+    let netlink = netlink::open(NETLINK_SOCK_DIAG, "sock_diag")?;
+    let listed =
+        connected(&netlink, AF_INET, SocketId::new_v4()).context("listing UDP sockets (sock_diag)")?;
+    match listed.into_iter().find(|id| id.source_port == port && id.source_address == Ipv4Addr::LOCALHOST) {
+        Some(id) => close(&netlink, AF_INET, id),
+        None => bail!("the kernel does not list a UDP socket that is there (CONFIG_INET_UDP_DIAG)"),
+    }
 }
 
 /// IPv4 in an IPv6 socket is IPv4.
@@ -96,9 +115,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whether_sockets_can_be_closed_is_tried_on_ones_own() {
+        // Without the right it is an error, which names it.
+        match can_close() {
+            Ok(can) => assert!(can),
+            Err(error) => assert!(format!("{error:#}").contains("CAP_NET_ADMIN"), "{error:#}"),
+        }
+    }
+
+    #[test]
     fn nothing_is_closed_that_was_not_named() {
-        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(server.local_addr().unwrap()).unwrap();
         let elsewhere = Peers::from([(u64::MAX, BTreeSet::from([server.local_addr().unwrap()]))]);
         assert_eq!(close_udp(&elsewhere).unwrap(), 0);

@@ -1,13 +1,17 @@
-//! `switchboard check`: are these manifests usable?
+//! `switchboard check`: are these manifests usable, or this kernel?
 //!
-//! Decides when findings make the exit code 3. Must not touch the kernel. Invariant: says everything that `run`
-//! would say of the same files.
+//! Decides when findings make the exit code 3. Must not touch the kernel but where it is asked about. Invariant: says
+//! everything that `run` would say of the same files.
+
+mod kernel;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
+
+use anyhow::Context as _;
 
 use super::output::{Format, print_text};
 use crate::model::{Object, State};
@@ -18,12 +22,16 @@ use crate::source::file::{Severity, Snapshot, read_once};
 /// Exit code where something that was written would not be in force.
 const FINDINGS: u8 = 3;
 
-/// Validates manifests without touching the kernel. Exit code 3 if anything in them would not be in force.
+/// Validates manifests without touching the kernel; with --kernel, tries what this kernel has. Exit code 3 if anything in
+/// the manifests would not be in force, or the kernel lacks what is needed.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// The folder of manifests, or one file.
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "kernel")]
+    path: Option<PathBuf>,
+    /// Say what this kernel has, by trying it, and what Switchboard does without the rest.
+    #[arg(long, conflicts_with = "path")]
+    kernel: bool,
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -46,7 +54,10 @@ struct Checked {
 /// # Errors
 /// Where the path cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let checked = check(read_once(&args.path)?);
+    if args.kernel {
+        return kernel::run(args.output);
+    }
+    let checked = check(read_once(args.path.as_deref().context("name a folder of manifests")?)?);
     match args.output {
         Format::Table => print_text(&text(&checked))?,
         Format::Json => print_text(&serde_json::to_string_pretty(&checked)?)?,
