@@ -9,6 +9,7 @@ mod abi;
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod image;
 mod lint;
 mod rights;
@@ -42,6 +43,8 @@ enum Verb {
     Image(image::Options),
     /// Measure it beside kube-proxy's kind of rules and plain routing (needs root)
     Bench(bench::Options),
+    /// Try random clusters and packets on the kernel and on a model of the contract (needs root)
+    Fuzz(fuzz::Options),
     /// Check formatting, clippy, the house laws and licences
     Lint,
     /// Check the house laws by reading the source: sizes, `unsafe`, direction of `use` lines
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&options),
         Verb::Image(options) => image::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Lint => lint::run(),
         Verb::Tidy => tidy::run(),
         Verb::Rules(options) => rules::run(&options),

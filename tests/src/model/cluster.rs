@@ -9,20 +9,6 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-/// Protocol numbers (IANA "Assigned Internet Protocol Numbers").
-pub mod protocol {
-    /// ICMP.
-    pub const ICMP: u8 = 1;
-    /// TCP.
-    pub const TCP: u8 = 6;
-    /// UDP.
-    pub const UDP: u8 = 17;
-    /// ICMPv6.
-    pub const ICMPV6: u8 = 58;
-    /// SCTP.
-    pub const SCTP: u8 = 132;
-}
-
 /// A node's tables.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -67,7 +53,7 @@ impl Default for Cluster {
 pub struct ServicePort {
     /// Its number.
     pub id: u32,
-    /// [`protocol`].
+    /// [`super::protocol`].
     pub protocol: u8,
     /// Who serves it, of one family.
     pub backends: Vec<Backend>,

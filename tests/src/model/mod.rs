@@ -25,6 +25,7 @@ mod egress;
 mod icmp;
 mod ingress;
 mod packet;
+pub mod protocol;
 mod rewrite;
 
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{Action, Verdict};
 
-pub use cluster::{Backend, Cluster, Frontend, Policy, ServicePort, protocol};
+pub use cluster::{Backend, Cluster, Frontend, Policy, ServicePort};
 pub use connections::{Connection, Masquerade, Part};
 pub use packet::{Fragment, Packet, Stranger};
 
