@@ -197,7 +197,7 @@ fn metrics_in(expression: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_metric_that_the_dashboard_draws_exists() {
+fn every_metric_that_the_dashboard_or_an_alert_uses_exists() {
     let text = include_str!("../../deploy/grafana/switchboard.json");
     let dashboard: Value = serde_json::from_str(text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
@@ -207,6 +207,9 @@ fn every_metric_that_the_dashboard_draws_exists() {
     let expressions: Vec<&str> =
         targets.map(|target| &target["expr"]).chain(variables).filter_map(Value::as_str).collect();
     assert!(expressions.len() > 20, "{expressions:?}");
+    let alerts = include_str!("../../docs/operate.md").split("```promql\n").nth(1).unwrap();
+    let alerts = alerts.split("```").next().unwrap().lines().filter(|line| !line.starts_with('#'));
+    let expressions: Vec<&str> = expressions.into_iter().chain(alerts).collect();
     let scene = Scene::start(Layout::Routed, &["--metrics-backends", "100"]).unwrap();
     let samples = samples(&scene);
     let names: BTreeSet<&str> = samples.keys().filter_map(|sample| sample.split('{').next()).collect();
