@@ -66,6 +66,25 @@ pub const fn update_sum(checksum: u16, difference: u64) -> u16 {
     finish(!checksum as u64 + (difference & 0xffff) + (difference >> 16))
 }
 
+/// The same for the sum of two differences.
+#[must_use]
+#[inline(always)]
+pub const fn update_sum_by_two(checksum: u16, differences: u64) -> u16 {
+    finish(!checksum as u64 + differences)
+}
+
+/// Is `checksum` the sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1), as it stands where the rest is
+/// left to the device? `addresses` is the plain sum of both addresses' words, `len` the length of what follows the network
+/// header; all but `protocol` and `len` in memory order.
+#[must_use]
+#[inline(always)]
+pub const fn is_pseudo_header(checksum: u16, addresses: u64, protocol: u8, len: usize) -> bool {
+    let rest = (protocol as u32).to_be() as u64 + (len as u32).to_be() as u64;
+    let sum = fold(addresses + rest);
+    // 0 and 0xffff are the same number.
+    sum == checksum || (sum ^ checksum == 0xffff && (sum == 0 || checksum == 0))
+}
+
 /// A UDP checksum that came out as 0 is sent as 0xffff, since 0 says "none" (RFC 768, C42).
 #[must_use]
 #[inline(always)]
@@ -97,6 +116,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_checksum_left_to_the_device_is_told_from_a_whole_one(
+            src: [u8; 16], dst: [u8; 16], v6: bool, payload in prop::collection::vec(any::<u8>(), 8..64),
+        ) {
+            let bytes = if v6 { 16 } else { 4 };
+            let words = |addr: [u8; 16]| -> u64 {
+                addr[..bytes].chunks(4).map(|word| u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))).sum()
+            };
+            let len = u16::try_from(payload.len()).unwrap();
+            let pseudo = [&src[..bytes], &dst[..bytes], &[0, 6], &len.to_be_bytes()[..]].concat();
+            let left = fold(sum(&pseudo, 0)).to_be();
+            let whole = finish(sum(&payload, sum(&pseudo, 0))).to_be();
+            let ends = words(src) + words(dst);
+            prop_assert!(is_pseudo_header(left, ends, 6, payload.len()));
+            let nothing = fold(sum(&payload, 2 * sum(&pseudo, 0))) == 0xffff;
+            prop_assert_eq!(is_pseudo_header(whole, ends, 6, payload.len()), nothing);
+        }
+
         #[test]
         fn an_addresss_change_updates_as_its_words_do(old: u128, new: u128, checksum in 1u16..0xffff) {
             use crate::address::{Address as _, V6};

@@ -32,7 +32,7 @@ pub(crate) enum SourceEnd {
 /// Does the row at ingress still say where `segment` goes? A SYN on a connection that is over, or whose
 /// backend stopped serving, chooses anew (C38); so does each datagram of a backend that stopped
 /// serving (C36). Everything else stays where it is (C31, C37).
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn is_current<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segment<A>) -> bool {
     if !row.flags.has(FlowFlags::FORWARD) || row.generation == 0 {
         return true;

@@ -211,7 +211,7 @@ fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A
     } else {
         Verdict::Unmasqueraded
     };
-    rewrite::apply(packet, segment, &flow.row, End::Destination, verdict)
+    rewrite::apply_at_once(packet, segment, &flow.row, End::Destination, verdict)
 }
 
 /// Notes what a packet says of its flow: at most one store for the time, one for the state.

@@ -24,6 +24,7 @@ mod conntrack;
 mod destination;
 mod forward;
 mod fragment;
+mod head;
 mod icmp;
 mod kernel;
 mod maps;

@@ -12,7 +12,7 @@ pub(crate) struct Refused;
 
 /// A packet that can be read (by [`Bytes`]) and rewritten.
 pub(crate) trait Packet: Bytes {
-    /// Writes `value` at `offset`.
+    /// Writes `value` at `offset`; what a checksum in the packet does not make up for is the caller's.
     fn store<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused>;
 
     /// Updates the IPv4 header checksum at `offset` for a word that changed.
@@ -20,6 +20,12 @@ pub(crate) trait Packet: Bytes {
 
     /// Updates a transport checksum.
     fn update_checksum(&self, at: Checksum, change: Change) -> Result<(), Refused>;
+
+    /// Is it many packets, which the device or the stack will cut it into? Such a one's checksum is not its own.
+    fn is_to_be_cut(&self) -> bool;
+
+    /// Writes `value` at `offset`; where a driver has summed the packet's bytes, that sum follows.
+    fn replace<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused>;
 
     /// Cuts or stretches the packet to `len` bytes.
     fn resize(&self, len: usize) -> Result<(), Refused>;

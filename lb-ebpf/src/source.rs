@@ -110,5 +110,5 @@ fn send<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) 
         maps::count_reply(flow.row.service_port, packet.len());
         Verdict::Replied
     };
-    rewrite::apply(packet, segment, &flow.row, End::Source, verdict)
+    rewrite::apply_at_once(packet, segment, &flow.row, End::Source, verdict)
 }

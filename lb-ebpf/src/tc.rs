@@ -3,7 +3,7 @@
 //! Decides the helpers, so that partial, complete and software checksums all stay right (C42).
 //! Must not decide verdicts. Invariant: every read is checked against the packet's end, here.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::helpers::generated::{
     bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
@@ -114,19 +114,19 @@ impl Bytes for Skb {
     }
 }
 
+impl Skb {
+    #[inline(always)]
+    fn write<T: Pod>(&self, offset: usize, value: &T, flags: u64) -> Result<(), Refused> {
+        let (from, len) = (core::ptr::from_ref(value).cast(), size_of::<T>() as u32);
+        // SAFETY: reads exactly `len` bytes of `value`; the helper checks the packet's bounds.
+        done(unsafe { bpf_skb_store_bytes(self.0, offset as u32, from, len, flags) })
+    }
+}
+
 impl Packet for Skb {
     #[inline(always)]
     fn store<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused> {
-        // SAFETY: reads exactly `size_of::<T>()` bytes of `value`; the helper checks the packet's bounds.
-        done(unsafe {
-            bpf_skb_store_bytes(
-                self.0,
-                offset as u32,
-                core::ptr::from_ref(value).cast(),
-                size_of::<T>() as u32,
-                0,
-            )
-        })
+        self.write(offset, value, 0)
     }
 
     #[inline(always)]
@@ -152,6 +152,17 @@ impl Packet for Skb {
             return Ok(());
         }
         replace(flags)
+    }
+
+    #[inline(always)]
+    fn is_to_be_cut(&self) -> bool {
+        // SAFETY: `self.0` is the context the kernel called the program with.
+        unsafe { (*self.0).gso_size != 0 }
+    }
+
+    #[inline(always)]
+    fn replace<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused> {
+        self.write(offset, value, BPF_F_RECOMPUTE_CSUM.into())
     }
 
     #[inline(always)]

@@ -165,6 +165,16 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn is_to_be_cut(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn replace<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused> {
+        self.store(offset, value)
+    }
+
+    #[inline(always)]
     fn resize(&self, _len: usize) -> Result<(), Refused> {
         Err(Refused)
     }
