@@ -10,6 +10,7 @@ use lb_common::address::{Address, Protocol};
 use lb_common::flow_state::{SideState, tcp_flag};
 use lb_common::wire::{Bytes as _, Ethernet, Ipv4Header, Ipv6Header, Segment};
 
+use crate::head::{self, Ends};
 use crate::maps::{self, Entry, Family, Key, Stored};
 use crate::packet::{Packet, Refused};
 use crate::xdp::{Frame, Route};
@@ -52,13 +53,9 @@ pub(crate) fn shortcut<A: Family>(frame: &Frame, l3: usize) -> Result<u32, Verdi
     if lifetime <= 1 || (segment.end - l3) as u32 > shortcut.mtu {
         return Err(Verdict::ShortcutLeft);
     }
-    match send(frame, &segment, entry.entry, lifetime) {
-        Ok(()) => {
-            tally(&entry.entry.row, frame.len());
-            Ok(entry.entry.shortcut.ifindex)
-        }
-        Err(Refused) => Err(Verdict::DroppedRewriteFailed),
-    }
+    send(frame, &segment, &entry.entry, lifetime)?;
+    tally(&entry.entry.row, frame.len());
+    Ok(entry.entry.shortcut.ifindex)
 }
 
 #[inline(always)]
@@ -157,16 +154,17 @@ fn send<A: Family>(
     segment: &Segment<A>,
     entry: &Stored<A>,
     lifetime: u8,
-) -> Result<(), Refused> {
+) -> Result<(), Verdict> {
     let (row, shortcut) = (&entry.row, &entry.shortcut);
-    rewrite::both(frame, segment, (shortcut.addr, row.addr), [shortcut.port, shortcut.other_port])?;
-    let at = segment.l3 + if A::IS_V6 { Ipv6Header::HOP_LIMIT } else { Ipv4Header::TTL };
-    if !A::IS_V6 {
-        let word = |ttl: u8| u32::from(u16::from_ne_bytes([ttl, 0]));
-        frame.update_ip_checksum(segment.l3 + Ipv4Header::CHECKSUM, word(lifetime), word(lifetime - 1))?;
+    let ports = rewrite::word([shortcut.port, shortcut.other_port]);
+    let ends = Ends { src: shortcut.addr, dst: row.addr, ports, hops: 1 };
+    let failed = |Refused| Verdict::DroppedRewriteFailed;
+    // Options are for the stack.
+    head::rewrite(frame, segment, &ends).ok_or(Verdict::ShortcutLeft)?.map_err(failed)?;
+    if A::IS_V6 {
+        frame.store(segment.l3 + Ipv6Header::HOP_LIMIT, &(lifetime - 1)).map_err(failed)?;
     }
-    frame.store(at, &(lifetime - 1))?;
-    frame.store(0, &[shortcut.dst_mac, shortcut.src_mac])
+    frame.store(0, &[shortcut.dst_mac, shortcut.src_mac]).map_err(failed)
 }
 
 const _: () = assert!(core::mem::offset_of!(Ethernet, src) == 6, "the two addresses come first");

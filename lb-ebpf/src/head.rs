@@ -15,7 +15,7 @@ use lb_common::wire::Segment;
 
 use crate::maps::Family;
 use crate::packet::{Change, Packet, Refused};
-use crate::rewrite::{End, address_change, checksum_of, word};
+use crate::rewrite::checksum_of;
 
 /// Where the head begins, behind the first byte of the network header: at a word's boundary in both families.
 const START: usize = 8;
@@ -33,100 +33,118 @@ const fn places<A: Address>() -> Places {
     if A::IS_V6 { Places { src: 0, dst: 4, ports: 8 } } else { Places { src: 1, dst: 2, ports: 3 } }
 }
 
-/// Rewrites one end's address and both ports of a whole TCP or UDP packet whose headers have neither options nor
-/// extensions between them; `None` where it is another, untouched.
+/// What a plain packet's ends become.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends<A> {
+    /// Source address.
+    pub(crate) src: A,
+    /// Destination address.
+    pub(crate) dst: A,
+    /// Both ports, as they stand at the head of a transport header.
+    pub(crate) ports: u32,
+    /// Hops that IPv4's time to live counts down for; IPv6's stands before the head.
+    pub(crate) hops: u32,
+}
+
+/// Rewrites both ends of a whole TCP or UDP packet whose headers have neither options nor extensions between them;
+/// `None` where it is another, untouched.
 #[inline(always)]
 pub(crate) fn rewrite<A: Family, P: Packet>(
     packet: &P,
     segment: &Segment<A>,
-    (old, new): (A, A),
-    ports: u32,
-    end: End,
+    ends: &Ends<A>,
 ) -> Option<Result<(), Refused>> {
     if segment.l4 != segment.l3 + START + 4 * places::<A>().ports {
         return None;
     }
-    let change = Rewrite { packet, segment, old, new, ports, end };
+    // The head's length in words.
     match (A::IS_V6, segment.protocol) {
-        (false, Protocol::TCP) => change.go::<8>(),
-        (false, Protocol::UDP) => change.go::<5>(),
-        (true, Protocol::TCP) => change.go::<13>(),
-        (true, Protocol::UDP) => change.go::<10>(),
+        (false, Protocol::TCP) => go::<A, P, 8>(packet, segment, ends),
+        (false, Protocol::UDP) => go::<A, P, 5>(packet, segment, ends),
+        (true, Protocol::TCP) => go::<A, P, 13>(packet, segment, ends),
+        (true, Protocol::UDP) => go::<A, P, 10>(packet, segment, ends),
         _ => None,
     }
 }
 
-struct Rewrite<'a, A: Family, P> {
-    packet: &'a P,
-    segment: &'a Segment<A>,
-    old: A,
-    new: A,
-    ports: u32,
-    end: End,
-}
-
-impl<A: Family, P: Packet> Rewrite<'_, A, P> {
-    /// `N`: the head's words.
-    #[inline(always)]
-    fn go<const N: usize>(&self) -> Option<Result<(), Refused>> {
-        let at = self.segment.l3 + START;
-        let mut head: [u32; N] = self.packet.peek(at)?;
-        let last = N - 1;
-        let udp = self.segment.protocol == Protocol::UDP;
-        // TCP's checksum comes first in its word, UDP's last.
-        let shift = if udp { 16 } else { 0 };
-        let check = (head[last] >> shift) as u16;
-        let ports = places::<A>().ports;
-        let addresses = csum::difference(self.old.sum(), self.new.sum(), (A::BYTES / 4).into());
-        let both = addresses + csum::difference(head[ports].into(), self.ports.into(), 1);
-        self.put_ends(&mut head, addresses);
-        if self.packet.is_to_be_cut() || self.may_be_left_to_the_device(check) || (udp && check == 0) {
-            return Some(self.by_the_kernel(&head, at));
-        }
+#[inline(always)]
+fn go<A: Family, P: Packet, const N: usize>(
+    packet: &P,
+    segment: &Segment<A>,
+    ends: &Ends<A>,
+) -> Option<Result<(), Refused>> {
+    let at = segment.l3 + START;
+    let mut head: [u32; N] = packet.peek(at)?;
+    let last = N - 1;
+    let udp = segment.protocol == Protocol::UDP;
+    // TCP's checksum comes first in its word, UDP's last.
+    let shift = if udp { 16 } else { 0 };
+    let check = (head[last] >> shift) as u16;
+    let before = head[places::<A>().ports];
+    let addresses = csum::difference(
+        segment.src.sum() + segment.dst.sum(),
+        ends.src.sum() + ends.dst.sum(),
+        (A::BYTES / 2).into(),
+    );
+    put(&mut head, ends, addresses);
+    if packet.may_be_the_kernels() && (packet.is_to_be_cut() || may_be_left_to_the_device(segment, check)) {
+        return Some(by_the_kernel(packet, segment, &head, (before, addresses)));
+    }
+    if !udp || check != 0 {
+        let both = addresses + csum::difference(before.into(), ends.ports.into(), 1);
         let sum = csum::update_sum_by_two(check, both);
         let sum = if udp { csum::udp_nonzero(sum) } else { sum };
         head[last] = (head[last] & !(0xffff << shift)) | (u32::from(sum) << shift);
-        Some(self.packet.replace(at, &head))
     }
+    Some(packet.replace(at, &head))
+}
 
-    /// New address, ports and header checksum.
-    #[inline(always)]
-    fn put_ends<const N: usize>(&self, head: &mut [u32; N], addresses: u64) {
-        let Places { src, dst, ports } = places::<A>();
-        if !A::IS_V6 {
-            let sum = csum::update_sum((head[IP_CHECKSUM] >> 16) as u16, addresses);
-            head[IP_CHECKSUM] = (head[IP_CHECKSUM] & 0xffff) | (u32::from(sum) << 16);
-        }
-        let first = if self.end == End::Source { src } else { dst };
-        let words = self.new.words();
-        for word in 0..A::BYTES as usize / 4 {
-            head[first + word] = words[word];
-        }
-        head[ports] = self.ports;
+/// New addresses and ports, and the network header's own checksum.
+#[inline(always)]
+fn put<A: Family, const N: usize>(head: &mut [u32; N], ends: &Ends<A>, addresses: u64) {
+    let Places { src, dst, ports } = places::<A>();
+    if !A::IS_V6 {
+        let life = head[IP_CHECKSUM] & 0xffff;
+        let aged = life.wrapping_sub(ends.hops) & 0xffff;
+        let both = addresses + csum::difference(life.into(), aged.into(), 1);
+        let sum = csum::update_sum_by_two((head[IP_CHECKSUM] >> 16) as u16, both);
+        head[IP_CHECKSUM] = aged | (u32::from(sum) << 16);
     }
-
-    #[inline(always)]
-    fn may_be_left_to_the_device(&self, check: u16) -> bool {
-        let Segment { src, dst, protocol, l4, end, .. } = *self.segment;
-        csum::is_pseudo_header(check, src.sum() + dst.sum(), protocol.0, end - l4)
+    let (from, to) = (ends.src.words(), ends.dst.words());
+    for word in 0..A::BYTES as usize / 4 {
+        head[src + word] = from[word];
+        head[dst + word] = to[word];
     }
+    head[ports] = ends.ports;
+}
 
-    /// The transport checksum by helpers, the rest at once.
-    #[inline(always)]
-    fn by_the_kernel<const N: usize>(&self, head: &[u32; N], at: usize) -> Result<(), Refused> {
-        let checksum = checksum_of(self.segment)?;
-        self.packet.update_checksum(checksum, address_change(self.old, self.new))?;
-        let before = word([self.segment.src_port, self.segment.dst_port]);
-        if before != self.ports {
-            self.packet.update_checksum(checksum, Change::Word(before, self.ports))?;
-        }
-        if A::IS_V6 {
-            let ends: [u32; 9] = first_words(head);
-            self.packet.store(at, &ends)
-        } else {
-            let ends: [u32; 4] = first_words(head);
-            self.packet.store(at, &ends)
-        }
+#[inline(always)]
+fn may_be_left_to_the_device<A: Family>(segment: &Segment<A>, check: u16) -> bool {
+    let Segment { src, dst, protocol, l4, end, .. } = *segment;
+    csum::is_pseudo_header(check, src.sum() + dst.sum(), protocol.0, end - l4)
+}
+
+/// The transport checksum by helpers, the rest at once.
+#[inline(always)]
+fn by_the_kernel<A: Family, P: Packet, const N: usize>(
+    packet: &P,
+    segment: &Segment<A>,
+    head: &[u32; N],
+    (before, addresses): (u32, u64),
+) -> Result<(), Refused> {
+    let at = segment.l3 + START;
+    let checksum = checksum_of(segment)?;
+    packet.update_checksum(checksum, Change::PseudoHeaderDiff(addresses as i64))?;
+    let after = head[places::<A>().ports];
+    if before != after {
+        packet.update_checksum(checksum, Change::Word(before, after))?;
+    }
+    if A::IS_V6 {
+        let ends: [u32; 9] = first_words(head);
+        packet.store(at, &ends)
+    } else {
+        let ends: [u32; 4] = first_words(head);
+        packet.store(at, &ends)
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) trait Packet: Bytes {
     /// Updates a transport checksum.
     fn update_checksum(&self, at: Checksum, change: Change) -> Result<(), Refused>;
 
+    /// May checksums be left to the device here, so that only the kernel knows whether one is whole?
+    fn may_be_the_kernels(&self) -> bool;
+
     /// Is it many packets, which the device or the stack will cut it into? Such a one's checksum is not its own.
     fn is_to_be_cut(&self) -> bool;
 

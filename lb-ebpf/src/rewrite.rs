@@ -9,7 +9,7 @@ use lb_common::address::{Address, Port, Protocol};
 use lb_common::wire::{Fragment, Ipv4Header, Ipv6Header, SctpHeader, Segment, TcpHeader, UdpHeader};
 use lb_common::{crc32c, csum};
 
-use crate::head;
+use crate::head::{self, Ends};
 use crate::kernel::{self, Repeat};
 use crate::maps::{Family, Row};
 use crate::packet::{Change, Checksum, Packet, Refused};
@@ -48,10 +48,13 @@ pub(crate) fn apply_at_once<A: Family, P: Packet>(
     end: End,
     then: Verdict,
 ) -> Verdict {
-    let old = if end == End::Source { segment.src } else { segment.dst };
-    let ports = word(ports_of(row, end));
+    let (src, dst) = match end {
+        End::Source => (row.addr, segment.dst),
+        End::Destination => (segment.src, row.addr),
+    };
+    let ends = Ends { src, dst, ports: word(ports_of(row, end)), hops: 0 };
     let done = match segment.fragment {
-        Fragment::Whole => head::rewrite(packet, segment, (old, row.addr), ports, end),
+        Fragment::Whole => head::rewrite(packet, segment, &ends),
         _ => None,
     };
     match done {
@@ -68,25 +71,6 @@ fn ports_of<A: Family>(row: &Row<A>, end: End) -> [Port; 2] {
         End::Source => [row.port, row.other_port],
         End::Destination => [row.other_port, row.port],
     }
-}
-
-/// Rewrites both ends' addresses and ports at once: what ingress and egress would do one after the other. TCP and UDP.
-#[inline(always)]
-pub(crate) fn both<A: Family, P: Packet>(
-    packet: &P,
-    segment: &Segment<A>,
-    (src, dst): (A, A),
-    ports: [Port; 2],
-) -> Result<(), Refused> {
-    let checksum = checksum_of(segment)?;
-    let (before, after) = (word([segment.src_port, segment.dst_port]), word(ports));
-    for (old, new) in [(segment.src, src), (segment.dst, dst)] {
-        packet.update_checksum(checksum, address_change(old, new))?;
-    }
-    packet.update_checksum(checksum, Change::Word(before, after))?;
-    packet.store(segment.l4, &after)?;
-    address(packet, segment.l3, End::Source, segment.src, src)?;
-    address(packet, segment.l3, End::Destination, segment.dst, dst)
 }
 
 #[inline(always)]

@@ -155,6 +155,11 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn may_be_the_kernels(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn is_to_be_cut(&self) -> bool {
         // SAFETY: `self.0` is the context the kernel called the program with.
         unsafe { (*self.0).gso_size != 0 }

@@ -165,6 +165,11 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn may_be_the_kernels(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn is_to_be_cut(&self) -> bool {
         false
     }

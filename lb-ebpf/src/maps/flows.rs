@@ -25,10 +25,10 @@ pub(crate) struct Stored<A: Address> {
 const _: () = assert!(size_of::<Stored<V4>>() == size_of::<FlowEntry<V4>>(), "nothing in between");
 const _: () = assert!(size_of::<Stored<V6>>() == size_of::<FlowEntry<V6>>(), "nothing in between");
 
-/// A settled flow with its shortcut: a copy that was consistent, in scratch memory, and where it stands.
+/// A settled flow with its shortcut: a copy that was consistent, and where it stands.
 pub(crate) struct Entry<A: Family> {
     /// What it said.
-    pub entry: &'static mut Stored<A>,
+    pub entry: Stored<A>,
     at: *mut Stored<A>,
 }
 
@@ -143,14 +143,9 @@ pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
 /// The same, with its shortcut.
 #[inline(always)]
 pub(crate) fn settled_entry<A: Family>(key: &Key<A>) -> Result<Entry<A>, Missing> {
-    let entry = super::express::<A>().ok_or(Missing::Absent)?;
     let at = A::maps().flows.get_ptr_mut(key).ok_or(Missing::Absent)?;
-    // SAFETY: map memory stays mapped while the program runs; every bit pattern is an entry. From map to scratch
-    // memory directly, since the stack has no room for it.
-    let tag = unsafe {
-        core::ptr::copy_nonoverlapping(at.cast_const(), entry, 1);
-        Tagged::tag(at.cast_const())
-    };
+    // SAFETY: map memory stays mapped while the program runs; every bit pattern is an entry.
+    let (entry, tag) = unsafe { (*at, Tagged::tag(at.cast_const())) };
     // Once is enough: who finds nothing is served by the stack.
     if tag == key.tag() { Ok(Entry { entry, at }) } else { Err(Missing::Recycled) }
 }

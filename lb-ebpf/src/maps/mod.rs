@@ -16,7 +16,7 @@ pub(crate) use flows::{
     Entry, Flow, Settled, Stored, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic,
     remove_settled, replace_embryonic, settle, settled, settled_entry, state,
 };
-pub(crate) use scratch::{Scratch, express, holder, moved, out, reply, work};
+pub(crate) use scratch::{Scratch, holder, moved, out, reply, work};
 pub(crate) use sockets::{forget_translation, translate, translation};
 pub(crate) use tally::{count_connection, count_packet, count_reply};
 

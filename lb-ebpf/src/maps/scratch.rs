@@ -16,7 +16,6 @@ pub(crate) struct Scratch<A: Network> {
     out: Entry<A>,
     holder: Row<A>,
     moved: Stored<A>,
-    express: Stored<A>,
 }
 
 /// The packet at hand, for the slow paths.
@@ -80,10 +79,6 @@ room! {
 room! {
     /// For whoever looks at another flow's row.
     holder: Row
-}
-room! {
-    /// For the shortcut.
-    express: Stored
 }
 room! {
     /// For whoever settles a row. Its shortcut is never written, so it is none.

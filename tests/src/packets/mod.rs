@@ -136,6 +136,12 @@ impl Datapath {
         Table::open(&self.pins.map(map))
     }
 
+    /// Time stands still for whatever lasts a second.
+    pub fn let_shortcuts_last(&self) -> Result<()> {
+        let config = kernel::config(&self.pins)?;
+        kernel::set_config(&self.pins, &Config { ticks_per_second: u32::MAX, ..config }).map(|_| ())
+    }
+
     /// A link, an address or a route has changed.
     pub fn routes_changed(&self) -> Result<()> {
         kernel::void_shortcuts(&self.pins)

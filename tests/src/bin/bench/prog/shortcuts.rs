@@ -1,0 +1,95 @@
+//! Established masqueraded flows before the stack: the XDP program, both ends rewritten, sent out.
+//!
+//! Decides that flows get their ways out from here: a test run has no routes to ask. Must not know how time is taken.
+//! Invariant: every packet that is timed left by its shortcut.
+
+use anyhow::{Context as _, Result};
+use lb_common::abi::{FlowEntry, FlowFlags, Hook as FlowHook, Shortcut, Verdict};
+use lb_common::address::{Address, Port, Protocol, V4};
+use lb_common::flow_state::SideState;
+use lb_userspace::datapath::kernel::FlowTables;
+use lb_userspace::datapath::object::XDP_PROGRAM;
+
+use super::ground::{Ground, Packet, Wishes};
+use super::harness::{Target, Timing};
+use super::wrapper::{Hook, Recipe};
+use super::{Effort, FAMILIES};
+use crate::figures::Cell;
+use crate::screen::Screen;
+
+/// The interface of test runs: a packet that leaves by it goes back where it came from.
+const LOOPBACK: u32 = 1;
+
+/// Rows for the table of established flows.
+pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Vec<Vec<Cell>>> {
+    let most = effort.flows.last().copied().unwrap_or(1);
+    let protocols = [(Protocol::TCP, "TCP"), (Protocol::UDP, "UDP")];
+    let bar = screen.bar("shortcuts", FAMILIES.len() * protocols.len() * effort.flows.len());
+    let mut rows = Vec::new();
+    for (ipv6, family) in FAMILIES {
+        for (protocol, name) in protocols {
+            let mut ground = Ground::lay(Wishes { flows: most, ..Wishes::plain(ipv6, protocol) })?;
+            ground.populate(most).with_context(|| format!("making {most} flows of {family}"))?;
+            give_ways(&ground)?;
+            let fd = ground.datapath.program(XDP_PROGRAM)?;
+            let target = Target { program: &fd, verdict: Verdict::ShortcutTaken };
+            for flows in effort.flows {
+                let recipe = Recipe { hook: Hook::Xdp, ..ground.varied(Packet::Forth, Some(*flows)) };
+                let mut harness = ground.harness(recipe)?;
+                harness.warm_up(&ground.datapath, &target)?;
+                let repeat = effort.repeat.max(*flows);
+                let rounds = (0..effort.rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
+                let timing = Timing::of(&rounds.collect::<Result<Vec<_>>>()?);
+                rows.push(vec![
+                    Cell::text(family),
+                    Cell::text(name),
+                    Cell::text("both ends, sent on"),
+                    Cell::text("XDP"),
+                    Cell::Count((*flows).into()),
+                    Cell::Figure(timing.target),
+                    Cell::figure(timing.lookup),
+                    timing.ratio.map_or(Cell::Nothing, Cell::Ratio),
+                ]);
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(rows)
+}
+
+fn give_ways(ground: &Ground) -> Result<()> {
+    ground.datapath.let_shortcuts_last()?;
+    if ground.wishes.ipv6 {
+        give(&ground.datapath.flows_v6()?)
+    } else {
+        give::<V4>(&ground.datapath.flows_v4()?)
+    }
+}
+
+/// Makes every flow one that is masqueraded, with a way out.
+fn give<A: Address>(tables: &FlowTables<A>) -> Result<()> {
+    let rows = tables.settled.rows().context("reading the flows")?;
+    let forth = rows.into_iter().filter(|(key, _)| key.hook == FlowHook::INGRESS);
+    let (keys, entries): (Vec<_>, Vec<_>) = forth
+        .map(|(key, entry)| {
+            let mut row = entry.row;
+            row.flags = FlowFlags(FlowFlags::FORWARD | FlowFlags::MASQUERADED);
+            row.state = SideState::OPEN.0;
+            let shortcut = Shortcut {
+                route_generation: 0,
+                made: 0,
+                addr: key.dst,
+                port: Port::new(61_000),
+                other_port: row.port,
+                mtu: 1_500,
+                ifindex: LOOPBACK,
+                dst_mac: [1, 2, 3],
+                src_mac: [4, 5, 6],
+            };
+            (key, FlowEntry { row, shortcut })
+        })
+        .unzip();
+    let (written, result) = tables.settled.put_all(&keys, &entries);
+    result.with_context(|| format!("giving flows their ways out; {written} have one"))
+}
