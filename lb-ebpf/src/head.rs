@@ -9,6 +9,12 @@
 //! just that sum may be either: the kernel knows, and its helper updates it, as it does where the packet is one of many
 //! to be cut by the device, whose lengths are not in it.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::manual_memcpy,
+    reason = "every index is a constant below its head's length, known where a head's kind is; words are copied in registers"
+)]
+
 use lb_common::address::{Address, Protocol};
 use lb_common::csum;
 use lb_common::wire::Segment;
@@ -121,7 +127,7 @@ fn put<A: Family, const N: usize>(head: &mut [u32; N], ends: &Ends<A>, addresses
 #[inline(always)]
 fn may_be_left_to_the_device<A: Family>(segment: &Segment<A>, check: u16) -> bool {
     let Segment { src, dst, protocol, l4, end, .. } = *segment;
-    csum::is_pseudo_header(check, src.sum() + dst.sum(), protocol.0, end - l4)
+    csum::is_pseudo_header(check, src.sum() + dst.sum(), protocol.0, (end - l4) as u32)
 }
 
 /// The transport checksum by helpers, the rest at once.
