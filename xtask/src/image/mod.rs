@@ -5,6 +5,7 @@
 //! archive, byte for byte, and a binary that needs files which the image has not is refused.
 
 mod archive;
+mod check;
 mod elf;
 
 use std::env::consts::ARCH;
@@ -31,6 +32,9 @@ pub(crate) struct Options {
     /// A binary that is built already, instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Unpack the archive and run its binary with nothing around it (as root, in a chroot)
+    #[arg(long)]
+    check: bool,
 }
 
 /// Builds the binary and packs it.
@@ -58,6 +62,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         machine.oci(),
         megabytes(size)
     ));
+    if options.check {
+        terminal::note(&format!("unpacked and run, it says: {}", check::run(&output)?));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
