@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{
     self, AffinityKey, BackendFlags, BackendId, BackendRow, CLUSTER_NETWORK, Config, ConfigFlags, FlowEntry,
-    FlowKey, FragmentKey, FragmentRow, FrontendFlags, FrontendKey, FrontendRow, Hook, Prefix, RangeKey,
-    SERVICE_NETWORKS, SlotRange, Verdict,
+    FlowKey, ForeignRow, FragmentKey, FragmentRow, FrontendFlags, FrontendKey, FrontendRow, Hook, Prefix,
+    RangeKey, SERVICE_NETWORKS, SlotRange, Verdict,
 };
 use lb_common::address::{Address, Port, Protocol, V4, V6};
 use lb_userspace::datapath::clock::Clock;
@@ -22,6 +22,8 @@ use lb_userspace::tables::{Family, MapOp, Maps as _, Tables};
 
 use crate::model::{Backend, Cluster, Direction, Frontend, Policy, Seen, ServicePort};
 use crate::packets::Datapath;
+
+use super::ways;
 
 /// A second of a world is so many of the kernel's, so that time passes only when a world says so.
 const SLOWER: u32 = 100;
@@ -38,6 +40,8 @@ pub struct Subject {
     datapath: Datapath,
     v4: FlowTables<V4>,
     v6: FlowTables<V6>,
+    foreign_v4: Table<FlowKey<V4>, ForeignRow>,
+    foreign_v6: Table<FlowKey<V6>, ForeignRow>,
     fragments_v4: Table<FragmentKey<V4>, FragmentRow>,
     fragments_v6: Table<FragmentKey<V6>, FragmentRow>,
     counters: Vec<u64>,
@@ -56,6 +60,8 @@ impl Subject {
         Ok(Self {
             v4: datapath.flows_v4()?,
             v6: datapath.flows_v6()?,
+            foreign_v4: datapath.table(abi::FOREIGN_V4)?,
+            foreign_v6: datapath.table(abi::FOREIGN_V6)?,
             fragments_v4: datapath.table(abi::FRAGMENTS_V4)?,
             fragments_v6: datapath.table(abi::FRAGMENTS_V6)?,
             counters: datapath.counters()?,
@@ -76,7 +82,21 @@ impl Subject {
         clear(&self.v6)?;
         empty(&self.fragments_v4)?;
         empty(&self.fragments_v6)?;
+        foreign(&self.foreign_v4, cluster)?;
+        foreign(&self.foreign_v6, cluster)?;
         self.publish(cluster)
+    }
+
+    /// Gives a way out of the node to every flow that may take one.
+    ///
+    /// # Errors
+    /// Where a map refuses.
+    pub fn give_ways(&self) -> Result<()> {
+        let clock = Clock::read()?;
+        // The agent's reckoning of the datapath's clock may be a little ahead.
+        let made = clock.now()?.wrapping_sub(clock.ticks_per_second);
+        ways::give(&self.v4, made)?;
+        ways::give(&self.v6, made)
     }
 
     /// Writes a cluster's tables, as they are now.
@@ -162,10 +182,25 @@ fn empty<K: bytemuck::Pod, V: bytemuck::Pod>(table: &Table<K, V>) -> Result<()> 
     Ok(())
 }
 
+/// Makes a family's table of foreign connections the cluster's.
+fn foreign<A: Address>(table: &Table<FlowKey<A>, ForeignRow>, cluster: &Cluster) -> Result<()> {
+    empty(table)?;
+    for (protocol, from, to) in &cluster.foreign {
+        if let (Some(src), Some(dst)) = (A::from_ip(from.ip()), A::from_ip(to.ip())) {
+            let (src_port, dst_port) = (Port::new(from.port()), Port::new(to.port()));
+            let (protocol, hook) = (Protocol(*protocol), Hook::INGRESS);
+            let key = FlowKey { src, dst, src_port, dst_port, protocol, hook, pad: [0; 2] };
+            table.put(&key, &ForeignRow::default())?;
+        }
+    }
+    Ok(())
+}
+
 fn age<A: Address>(tables: &FlowTables<A>, ticks: u32) -> Result<()> {
     for (key, mut entry) in tables.settled.rows()? {
         entry.row.since = entry.row.since.wrapping_sub(ticks);
         entry.row.last_seen = entry.row.last_seen.wrapping_sub(ticks);
+        entry.shortcut.made = entry.shortcut.made.wrapping_sub(ticks);
         tables.settled.put(&key, &FlowEntry { row: entry.row, ..entry })?;
     }
     for (key, mut row) in tables.embryonic.rows()? {

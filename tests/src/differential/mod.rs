@@ -9,6 +9,7 @@ mod kernel;
 mod play;
 mod shrink;
 mod step;
+mod ways;
 mod world;
 
 use std::fmt;

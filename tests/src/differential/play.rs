@@ -3,22 +3,43 @@
 //! Decides what a step means in the state that the play is in. Must not know what ought to come out. Invariant: both
 //! sides see the same, in the same order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+
+use lb_common::abi::Verdict;
+use lb_userspace::datapath::object;
 
 use super::frames::{self, Shape, Sketch};
 use super::kernel::{Subject, Tuple};
 use super::step::{Change, Step};
+use super::ways::WAY;
 use super::world::World;
 use crate::model::{Connection, Difference, Direction, Model, Packet, Part, Place, Seen};
 use crate::packets::checksums_hold;
 
 /// How much was played.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Played {
     /// Packets that were judged.
     pub packets: u64,
+    /// How many of them ended in each verdict.
+    pub verdicts: BTreeMap<Verdict, u64>,
+}
+
+impl Played {
+    /// Adds what another world had.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        for (verdict, times) in &other.verdicts {
+            *self.verdicts.entry(*verdict).or_default() += times;
+        }
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        self.packets += 1;
+        *self.verdicts.entry(verdict).or_default() += 1;
+    }
 }
 
 /// What kind of disagreement it is.
@@ -195,6 +216,7 @@ impl Stage<'_> {
                 )
             }
             Step::Error { .. } => self.error(step),
+            Step::Ways => self.subject.give_ways().map_err(kernel),
             Step::Wait(seconds) => {
                 self.history.push(format!("{seconds} s pass"));
                 self.model.wait(*seconds);
@@ -251,11 +273,14 @@ impl Stage<'_> {
     }
 
     fn judge(&mut self, program: &'static str, place: Place, frame: &[u8], said: &str) -> Result<(), Reason> {
+        if program == "net_ingress" {
+            self.judge_early(frame)?;
+        }
         let seen = self.subject.run(program, frame).map_err(|error| Reason::Kernel(format!("{error:#}")))?;
         let became = Packet::read(&seen.frame, place.ethernet)
             .map_or_else(|_| String::new(), |packet| format!(" {} -> {}", packet.ends().0, packet.ends().1));
         self.history.push(format!("{program}: {said} => {}{became}", seen.verdict.name()));
-        self.played.packets += 1;
+        self.played.count(seen.verdict);
         if let Err(difference) = self.model.judge(place, frame, &seen) {
             return Err(Reason::Packet { program, frame: frame.to_vec(), difference });
         }
@@ -266,6 +291,15 @@ impl Stage<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// What comes in from outside passes another program first.
+    fn judge_early(&mut self, frame: &[u8]) -> Result<(), Reason> {
+        let program = object::XDP_PROGRAM;
+        let seen = self.subject.run(program, frame).map_err(|error| Reason::Kernel(format!("{error:#}")))?;
+        self.played.count(seen.verdict);
+        let judged = self.model.judge_early(frame, &seen, &WAY);
+        judged.map_err(|difference| Reason::Packet { program, frame: frame.to_vec(), difference })
     }
 
     /// Every row is a connection's part, and every part has its row.

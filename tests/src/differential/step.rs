@@ -58,6 +58,8 @@ pub enum Step {
         /// How that was wrapped.
         shape: Shape,
     },
+    /// Ways out of the node become known for all connections.
+    Ways,
     /// Time passes: an even number of seconds, since timeouts here are odd.
     Wait(u64),
     /// The tables change.

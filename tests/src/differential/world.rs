@@ -144,6 +144,11 @@ impl Dice {
             }
             cluster.services.push(service);
         }
+        for _ in 0..self.below(4) {
+            if let Step::Send { protocol, from, to, .. } = self.send(&cluster) {
+                cluster.foreign.push((protocol, from, to));
+            }
+        }
         cluster
     }
 
@@ -213,6 +218,7 @@ impl Dice {
                     }
                     Step::Wait(seconds)
                 }
+                980..=987 => Step::Ways,
                 _ => Step::Change(self.change(cluster)),
             };
             steps.push(step);

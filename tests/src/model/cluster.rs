@@ -20,6 +20,8 @@ pub struct Cluster {
     pub service_networks: Vec<IpNet>,
     /// The cluster's pods, by family, where the option `clusterCIDR` names them (C26).
     pub pod_networks: Vec<IpNet>,
+    /// Connections to frontends that netfilter translates since before: protocol, client, frontend.
+    pub foreign: Vec<(u8, SocketAddr, SocketAddr)>,
     /// The option `masquerade: always` (C25).
     pub masquerade_always: bool,
     /// Are the node's own processes served in their system calls?
@@ -39,6 +41,7 @@ impl Default for Cluster {
             whole: BTreeSet::new(),
             service_networks: Vec::new(),
             pod_networks: Vec::new(),
+            foreign: Vec::new(),
             masquerade_always: false,
             sockets: false,
             node: Vec::new(),

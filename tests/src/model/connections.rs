@@ -241,6 +241,12 @@ impl Connections {
         now - self.all[id].since
     }
 
+    /// Has whoever sends that part's packets said something, and nothing of an end?
+    pub(super) fn is_open(&self, id: Id, part: Part) -> bool {
+        let connection = &self.all[id];
+        !connection.connects() || connection.said[part as usize] == Said::Something
+    }
+
     /// Have both sides finished, or has one reset it?
     pub(super) fn is_over(&self, id: Id, part: Part) -> bool {
         let said = &self.all[id].said;

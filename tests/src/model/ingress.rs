@@ -107,6 +107,12 @@ impl Model {
 
     /// The first packet of a connection to a frontend, or one whose connection is forgotten.
     fn first(&mut self, case: &Case<'_>) -> Verdicts {
+        let (packet, (from, to)) = (&case.packet, case.packet.ends());
+        // What netfilter has begun it goes on with; what opens a connection is ours.
+        let goes_on = !packet.may_open() || packet.protocol == protocol::UDP;
+        if goes_on && self.cluster.foreign.contains(&(packet.protocol, from, to)) {
+            return Ok(case.untouched(Verdict::PassedForeign));
+        }
         let chosen = match self.choose(case)? {
             Ok(chosen) => chosen,
             Err(refusal) => return Ok(refusal),

@@ -16,6 +16,7 @@
 //! | `ingress`, `egress` | what happens at the two kinds of hooks |
 //! | `choice` | which backend (C28 to C31, C35) |
 //! | `icmp` | errors about connections (C39) |
+//! | `shortcut` | packets that go from wire to wire (C43) |
 
 mod answer;
 mod choice;
@@ -27,6 +28,7 @@ mod ingress;
 mod packet;
 pub mod protocol;
 mod rewrite;
+mod shortcut;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,6 +39,7 @@ use lb_common::abi::{Action, Verdict};
 pub use cluster::{Backend, Cluster, Frontend, Policy, ServicePort};
 pub use connections::{Connection, Masquerade, Part};
 pub use packet::{Fragment, Packet, Stranger};
+pub use shortcut::Way;
 
 use choice::{Affinity, Picks};
 use connections::Connections;

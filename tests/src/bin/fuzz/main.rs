@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use lb_tests::differential::{Found, Subject, try_seed};
+use lb_tests::differential::{Found, Played, Subject, try_seed};
 
 /// Random clusters and packets through the kernel and through a model of the contract, which must agree
 #[derive(Parser)]
@@ -52,14 +52,14 @@ fn main() -> Result<ExitCode> {
     let mut subject = Subject::load().context("loading the programs (this needs root)")?;
     let bar = bar(&options);
     let begun = Instant::now();
-    let (mut packets, mut seed) = (0, first);
+    let (mut all, mut seed) = (Played::default(), first);
     let mut found: BTreeMap<String, (u64, Box<Found>)> = BTreeMap::new();
-    while options.duration.map_or(packets < options.cases, |limit| begun.elapsed() < limit) {
+    while options.duration.map_or(all.packets < options.cases, |limit| begun.elapsed() < limit) {
         match try_seed(&mut subject, seed) {
-            Ok(played) => packets += played.packets,
+            Ok(played) => all.add(&played),
             Err(new) => {
                 // What was played until then is not counted, but it must end some time.
-                packets += 1_000;
+                all.packets += 1_000;
                 let kind = new.failure.to_string();
                 found.entry(kind).and_modify(|(times, _)| *times += 1).or_insert((1, new));
                 if !options.keep_going {
@@ -68,6 +68,7 @@ fn main() -> Result<ExitCode> {
             }
         }
         seed += 1;
+        let packets = all.packets;
         let position = options.duration.map_or(packets, |_| begun.elapsed().as_secs());
         bar.set_position(position);
         bar.set_message(format!(
@@ -81,6 +82,10 @@ fn main() -> Result<ExitCode> {
         println!("{one}\n{times} times; repeat it: cargo xtask fuzz --seed {} --cases 1\n", one.seed);
     }
     let took = begun.elapsed().as_secs_f64();
+    for (verdict, times) in &all.verdicts {
+        println!("{times:>12} {}", verdict.name());
+    }
+    let packets = all.packets;
     println!("{packets} packets of {} clusters (seeds from {first}) in {took:.1} s", seed - first);
     println!("{} kinds of disagreement", found.len());
     Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
