@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     match link {
         Link::V4(l3) => compare::<V4>(frame, l3, &theirs),
         Link::V6(l3) => compare::<V6>(frame, l3, &theirs),
-        Link::Other => assert_eq!(theirs.err(), Some(Stranger::NotIp)),
+        Link::Other => assert!(theirs.is_err(), "{theirs:?}"),
     }
 });
 

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    Ethernet2HeaderSlice, IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice,
-    Ipv6HeaderSlice, Ipv6RawExtHeaderSlice, SingleVlanHeaderSlice, TcpHeaderSlice, UdpHeaderSlice,
+    Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
+    Ipv6RawExtHeaderSlice, SingleVlanHeaderSlice, TcpHeaderSlice, UdpHeaderSlice,
 };
 use lb_common::abi::Verdict;
 
@@ -273,8 +273,13 @@ fn behind_extensions(frame: &[u8], mut packet: Packet) -> Result<Packet, Strange
                 (header.next_header(), header.slice().len())
             }
             IpNumber::AUTHENTICATION_HEADER => {
-                let header = whole(IpAuthHeaderSlice::from_slice(rest))?;
-                (header.next_header(), header.slice().len())
+                // As long as it says, as Linux's `ipv6_skip_exthdr` has it, though RFC 4302 wants 12 bytes at least.
+                let head = rest.get(..8).ok_or(Stranger::Malformed)?;
+                let length = (usize::from(head[1]) + 2) * 4;
+                if length > rest.len() {
+                    return Err(Stranger::Malformed);
+                }
+                (IpNumber(head[0]), length)
             }
             IpNumber::IPV6_HEADER_HOP_BY_HOP
             | IpNumber::IPV6_ROUTE_HEADER
