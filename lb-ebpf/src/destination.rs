@@ -30,9 +30,7 @@ pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize) -> Option<Verdic
     };
     let key = Word::new(segment.key(Hook::INGRESS));
     match maps::settled(&key) {
-        Ok(flow) if conntrack::is_current(&key, &flow.row, &segment) => {
-            Some(forward(packet, &segment, &flow))
-        }
+        Ok(flow) if conntrack::stays(&flow.row, &segment) => Some(forward(packet, &segment, &flow)),
         Ok(_) => None,
         Err(Missing::Recycled) => Some(Verdict::DroppedRowRecycled),
         Err(Missing::Absent) => nobodys(&segment, &key),

@@ -51,10 +51,8 @@ const FAMILIES: [(bool, &str); 2] = [(false, "IPv4"), (true, "IPv6")];
 pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
     let effort = Effort::of(extent);
     let instructions = instructions()?;
-    let (mut flows, flow_plots) = flows::measure(effort, screen)?;
-    if let Some(established) = flows.last_mut() {
-        established.rows.extend(shortcuts::measure(effort, screen)?);
-    }
+    let (flows, flow_plots) = flows::measure(effort, screen)?;
+    let wire = shortcuts::measure(effort, screen)?;
     let services = services::measure(effort, screen)?;
     let paths = paths::measure(effort, screen)?;
     Ok(Section {
@@ -72,7 +70,7 @@ pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
              balancer can do without. Figures are the median of the rounds, with the least and the greatest."
                 .to_owned(),
         ],
-        tables: [flows, vec![services, paths, instructions]].concat(),
+        tables: [flows, vec![wire, services, paths, instructions]].concat(),
         plots: flow_plots,
         limits: vec![
             "What the kernel does with the packet before and after the program: allocating, routing, sending. \

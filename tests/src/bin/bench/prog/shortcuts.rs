@@ -14,48 +14,62 @@ use super::ground::{Ground, Packet, Wishes};
 use super::harness::{Target, Timing};
 use super::wrapper::{Hook, Recipe};
 use super::{Effort, FAMILIES};
-use crate::figures::Cell;
+use crate::figures::{Cell, Table};
 use crate::screen::Screen;
 
 /// The interface of test runs: a packet that leaves by it goes back where it came from.
 const LOOPBACK: u32 = 1;
 
-/// Rows for the table of established flows.
-pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Vec<Vec<Cell>>> {
+/// Measures.
+pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
+    let mut table = Table::new(
+        "From wire to wire at XDP: destination and source translated, sent on",
+        &["family", "packet", "protocol", "flows", "ns", "one lookup, ns", "ns / lookup"],
+    );
     let most = effort.flows.last().copied().unwrap_or(1);
     let protocols = [(Protocol::TCP, "TCP"), (Protocol::UDP, "UDP")];
-    let bar = screen.bar("shortcuts", FAMILIES.len() * protocols.len() * effort.flows.len());
-    let mut rows = Vec::new();
+    let bar = screen.bar("wire to wire", FAMILIES.len() * protocols.len() * effort.flows.len());
     for (ipv6, family) in FAMILIES {
         for (protocol, name) in protocols {
             let mut ground = Ground::lay(Wishes { flows: most, ..Wishes::plain(ipv6, protocol) })?;
             ground.populate(most).with_context(|| format!("making {most} flows of {family}"))?;
             give_ways(&ground)?;
-            let fd = ground.datapath.program(XDP_PROGRAM)?;
-            let target = Target { program: &fd, verdict: Verdict::ShortcutTaken };
             for flows in effort.flows {
                 let recipe = Recipe { hook: Hook::Xdp, ..ground.varied(Packet::Forth, Some(*flows)) };
-                let mut harness = ground.harness(recipe)?;
-                harness.warm_up(&ground.datapath, &target)?;
-                let repeat = effort.repeat.max(*flows);
-                let rounds = (0..effort.rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
-                let timing = Timing::of(&rounds.collect::<Result<Vec<_>>>()?);
-                rows.push(vec![
-                    Cell::text(family),
-                    Cell::text(name),
-                    Cell::text("both ends, sent on"),
-                    Cell::text("XDP"),
-                    Cell::Count((*flows).into()),
-                    Cell::Figure(timing.target),
-                    Cell::figure(timing.lookup),
-                    timing.ratio.map_or(Cell::Nothing, Cell::Ratio),
-                ]);
+                let timing = time(&mut ground, recipe, Verdict::ShortcutTaken, effort)?;
+                let count = Cell::Count((*flows).into());
+                table.rows.push(row([family, "of an established flow", name], count, timing));
                 bar.inc(1);
             }
+            let stranger = ground.fixed(ground.frame(ground.client(), ground.stranger(), "A"));
+            let recipe = Recipe { hook: Hook::Xdp, ..stranger };
+            let timing = time(&mut ground, recipe, Verdict::ShortcutLeft, effort)?;
+            table.rows.push(row([family, "to no Service, left to tc", name], Cell::Nothing, timing));
         }
     }
     bar.finish_and_clear();
-    Ok(rows)
+    Ok(table)
+}
+
+fn time(ground: &mut Ground, recipe: Recipe, verdict: Verdict, effort: Effort) -> Result<Timing> {
+    let program = ground.datapath.program(XDP_PROGRAM)?;
+    let target = Target { program: &program, verdict };
+    let repeat = effort.repeat.max(recipe.flows.unwrap_or(1));
+    let mut harness = ground.harness(recipe)?;
+    harness.warm_up(&ground.datapath, &target)?;
+    let rounds = (0..effort.rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
+    Ok(Timing::of(&rounds.collect::<Result<Vec<_>>>()?))
+}
+
+fn row(words: [&str; 3], flows: Cell, timing: Timing) -> Vec<Cell> {
+    let mut row: Vec<Cell> = words.map(Cell::text).to_vec();
+    row.extend([
+        flows,
+        Cell::Figure(timing.target),
+        Cell::figure(timing.lookup),
+        timing.ratio.map_or(Cell::Nothing, Cell::Ratio),
+    ]);
+    row
 }
 
 fn give_ways(ground: &Ground) -> Result<()> {
