@@ -34,6 +34,9 @@ struct Options {
     /// Fewer rounds and sizes: everything in under three minutes.
     #[arg(long, global = true)]
     quick: bool,
+    /// The peers with 50,000 Services too, which takes them many minutes to load.
+    #[arg(long, global = true, conflicts_with = "quick")]
+    patient: bool,
     /// Print the figures as one JSON object on stdout instead of tables.
     #[arg(long, global = true)]
     json: bool,
@@ -59,6 +62,8 @@ pub(crate) enum Extent {
     Quick,
     /// What a report is made of.
     Full,
+    /// The same, with sizes that take the peers long.
+    Patient,
 }
 
 /// A benchmark.
@@ -80,7 +85,11 @@ fn bench(options: &Options) -> Result<()> {
         "benchmarks load programs into the kernel and make network namespaces, which needs root"
     );
     let screen = Screen::new();
-    let extent = if options.quick { Extent::Quick } else { Extent::Full };
+    let extent = match (options.quick, options.patient) {
+        (true, _) => Extent::Quick,
+        (_, true) => Extent::Patient,
+        _ => Extent::Full,
+    };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut run =
         Run::begin(["cargo xtask bench".to_owned(), arguments.join(" ")].join(" ").trim().to_owned());

@@ -40,7 +40,7 @@ impl Effort {
             (&[1, 1 << 10, 1 << 16, 1 << 20], &[1, 1_000, 10_000, 50_000]);
         match extent {
             Extent::Quick => Self { rounds: 3, repeat: 50_000, flows: &flows[..3], services: &[1, 10_000] },
-            Extent::Full => Self { rounds: 9, repeat: 200_000, flows, services },
+            Extent::Full | Extent::Patient => Self { rounds: 9, repeat: 200_000, flows, services },
         }
     }
 }

@@ -56,7 +56,8 @@ impl Effort {
     fn of(extent: Extent) -> Self {
         match extent {
             Extent::Quick => Self { rounds: 2, changes: 3, peers_up_to: 5_000 },
-            Extent::Full => Self { rounds: 5, changes: 11, peers_up_to: u32::MAX },
+            Extent::Full => Self { rounds: 5, changes: 11, peers_up_to: 20_000 },
+            Extent::Patient => Self { rounds: 5, changes: 11, peers_up_to: u32::MAX },
         }
     }
 }

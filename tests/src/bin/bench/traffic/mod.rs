@@ -1,4 +1,4 @@
-//! `bench traffic`: what a client in a pod sees of a ClusterIP, through each contender.
+//! `bench traffic`: what a client sees of a ClusterIP, in a pod and on the node itself, through each contender.
 //!
 //! Decides what is compared and in which order: contenders take turns within each round. Must not know how loads or
 //! rules are made. Invariant: a ratio compares what ran in the same round.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use self::load::{Did, Kind, Servers};
-use self::stage::{Contender, Stage, Which};
+use self::stage::{Contender, From, Stage, Which};
 use crate::Extent;
 use crate::figures::{Cell, Plot, Section, Series, Spread, Table};
 use crate::screen::Screen;
@@ -22,8 +22,8 @@ struct Effort {
     /// Of one load.
     length: Duration,
     services: &'static [u32],
-    /// Contenders of the slow kind take part up to here.
-    iptables_up_to: u32,
+    /// Contenders that are slow to load take part up to here.
+    netfilter_up_to: u32,
 }
 
 impl Effort {
@@ -33,26 +33,49 @@ impl Effort {
                 rounds: 3,
                 length: Duration::from_millis(250),
                 services: &[1, 1_000],
-                iptables_up_to: 1_000,
+                netfilter_up_to: 1_000,
             },
-            Extent::Full => Self {
-                rounds: 7,
-                length: Duration::from_secs(1),
-                services: &[1, 1_000, 10_000, 50_000],
-                iptables_up_to: 50_000,
-            },
+            Extent::Full => Self::full(10_000),
+            Extent::Patient => Self::full(50_000),
+        }
+    }
+
+    fn full(netfilter_up_to: u32) -> Self {
+        Self {
+            rounds: 5,
+            length: Duration::from_millis(600),
+            services: &[1, 1_000, 10_000, 50_000],
+            netfilter_up_to,
         }
     }
 }
 
-/// A load, and to which Service.
-const LOADS: [(Kind, Which, &str, &str); 5] = [
-    (Kind::Connections, Which::First, "new connections/s, first Service", "connections/s"),
-    (Kind::Connections, Which::Last, "new connections/s, last Service", "connections/s"),
-    (Kind::Requests, Which::Last, "requests/s on one connection", "requests/s"),
-    (Kind::Datagrams, Which::Datagrams, "datagrams/s", "datagrams/s"),
-    (Kind::Bytes, Which::Last, "bits/s on one connection", "bits/s"),
+/// A load: what, to which Service, from where.
+struct Load {
+    kind: Kind,
+    which: Which,
+    from: From,
+    name: &'static str,
+}
+
+impl Load {
+    const fn new(from: From, kind: Kind, which: Which, name: &'static str) -> Self {
+        Self { kind, which, from, name }
+    }
+}
+
+const LOADS: [Load; 8] = [
+    Load::new(From::Pod, Kind::Connections, Which::First, "new connections/s, first Service"),
+    Load::new(From::Pod, Kind::Connections, Which::Last, "new connections/s, last Service"),
+    Load::new(From::Pod, Kind::Requests, Which::Last, "requests/s on one connection"),
+    Load::new(From::Pod, Kind::Datagrams, Which::Datagrams, "datagrams/s"),
+    Load::new(From::Pod, Kind::Bytes, Which::Last, "bits/s on one connection"),
+    Load::new(From::Node, Kind::Connections, Which::Last, "new connections/s, last Service"),
+    Load::new(From::Node, Kind::Requests, Which::Last, "requests/s on one connection"),
+    Load::new(From::Node, Kind::Datagrams, Which::Datagrams, "datagrams/s"),
 ];
+/// The load that the plot shows.
+const PLOTTED: usize = 1;
 
 /// What a contender did with a load, round by round.
 #[derive(Default)]
@@ -81,20 +104,8 @@ impl Rounds {
 /// Measures.
 pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
     let effort = Effort::of(extent);
-    let mut table = Table::new(
-        "ClusterIP, from a pod to a pod of the same node",
-        &[
-            "Services",
-            "load",
-            "through",
-            "a second",
-            "to plain routing",
-            "p50, us",
-            "p99, us",
-            "p99.9, us",
-            "processors' us each",
-        ],
-    );
+    let mut from_pod = table("ClusterIP, from a pod to a pod of the same node");
+    let mut from_node = table("ClusterIP, from the node's own sockets to a pod of it");
     let mut memory = Table::new("The agent", &["Services x endpoints", "resident memory, MiB"]);
     let mut plot = Plot {
         name: "connections".to_owned(),
@@ -114,7 +125,7 @@ pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
         let mut stages = Vec::new();
         for contender in Contender::ALL {
             bar.inc(1);
-            if matches!(contender, Contender::Netfilter(_)) && *services > effort.iptables_up_to {
+            if matches!(contender, Contender::Netfilter(_)) && *services > effort.netfilter_up_to {
                 continue;
             }
             let stage = Stage::build(contender, *services, &servers)
@@ -126,16 +137,17 @@ pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
             stages.push(stage);
         }
         let measured = by_turns(&stages, &servers, &effort, &bar)?;
-        for ((_, _, name, _), rounds) in LOADS.iter().zip(&measured) {
-            rows(&mut table, *services, name, &stages, rounds);
+        for (load, rounds) in LOADS.iter().zip(&measured) {
+            let table = if load.from == From::Pod { &mut from_pod } else { &mut from_node };
+            rows(table, *services, load.name, &stages, rounds);
         }
         for (contender, series) in Contender::ALL.iter().zip(&mut plot.series) {
             let found = stages.iter().position(|stage| stage.contender == *contender);
-            series.points.push(found.map(|index| Spread::of(&measured[1][index].rate)));
+            series.points.push(found.map(|index| Spread::of(&measured[PLOTTED][index].rate)));
         }
     }
     bar.finish_and_clear();
-    Ok(section(vec![table, memory], plot))
+    Ok(section(vec![from_pod, from_node, memory], plot))
 }
 
 /// All loads through all stages, by turns; by load, then by stage.
@@ -148,20 +160,35 @@ fn by_turns(
     let mut all: Vec<Vec<Rounds>> =
         LOADS.iter().map(|_| stages.iter().map(|_| Rounds::default()).collect()).collect();
     for round in 0..effort.rounds {
-        for ((kind, which, name, _), of_load) in LOADS.iter().zip(&mut all) {
+        for (load, of_load) in LOADS.iter().zip(&mut all) {
             // Nobody is always the first after a pause, or always behind the same neighbour.
             for turn in 0..stages.len() {
                 let index = (turn + round) % stages.len();
                 let stage = &stages[index];
                 let did = servers
-                    .measure(stage.client(), *kind, stage.target(*which), effort.length)
-                    .with_context(|| format!("{name} through {}", stage.contender.name()))?;
+                    .measure(stage.client(load.from), load.kind, stage.target(load.which), effort.length)
+                    .with_context(|| format!("{} through {}", load.name, stage.contender.name()))?;
                 of_load[index].add(&did);
             }
         }
         bar.inc(1);
     }
     Ok(all)
+}
+
+fn table(title: &str) -> Table {
+    let columns = [
+        "Services",
+        "load",
+        "through",
+        "a second",
+        "to plain routing",
+        "p50, us",
+        "p99, us",
+        "p99.9, us",
+        "processors' us each",
+    ];
+    Table::new(title, &columns)
 }
 
 /// A load's rows, one for each contender.

@@ -56,6 +56,15 @@ pub(super) enum Which {
     Datagrams,
 }
 
+/// Where a load comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    /// A pod.
+    Pod,
+    /// A process of the node's own.
+    Node,
+}
+
 /// A contender, ready.
 pub(super) struct Stage {
     pub(super) contender: Contender,
@@ -100,9 +109,12 @@ impl Stage {
         Ok(())
     }
 
-    /// The pod that loads come from.
-    pub(super) fn client(&self) -> &Netns {
-        &self.lab.pod("client").netns
+    /// Where loads come from.
+    pub(super) fn client(&self, from: From) -> &Netns {
+        match from {
+            From::Pod => &self.lab.pod("client").netns,
+            From::Node => &self.lab.node("node1").netns,
+        }
     }
 
     /// What the client dials.
