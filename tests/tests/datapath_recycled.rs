@@ -53,7 +53,8 @@ fn rewritten_under_lookups<A: Family>(ends: &Ends) {
         let writes = writes.load(Ordering::Relaxed);
         println!("{writes} writes under {} lookups: {seen:?}", 2 * LOOKUPS);
         assert!(writes > u64::from(LOOKUPS), "the writer kept up");
-        assert!(seen.dropped + seen.missed < LOOKUPS / 50, "{seen:?}");
+        // Asked once, fifty were missed. Asked twice, none of 240,000 was.
+        assert!(seen.missed < LOOKUPS / 10_000 && seen.dropped < LOOKUPS / 50, "{seen:?}");
     });
 }
 
@@ -62,9 +63,8 @@ fn rewritten_under_lookups<A: Family>(ends: &Ends) {
 struct Seen {
     /// Dropped, since a row was in other hands twice.
     dropped: u32,
-    /// Left alone, as if nobody had the frontend. A lookup that stands on an element while it gets another key goes on
-    /// from there, and may come to the end of the chain without having met the new element of its own key: so the kernel's
-    /// hash maps are made.
+    /// Left alone, as if nobody had the frontend: two lookups, one after the other, met neither the old element of their
+    /// key nor the new one.
     missed: u32,
 }
 

@@ -171,16 +171,20 @@ pub(crate) enum Missing {
     Recycled,
 }
 
-/// Is there a frontend of that key?
+/// Is there a frontend of that key? Asked twice before the answer is no: a row is replaced by adding the new one before
+/// its bucket's first and then taking out the old, and a reader in between may have passed the one and miss the other.
 #[inline(always)]
 pub(crate) fn is_frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> bool {
-    A::maps().frontends.get_ptr(key).is_some()
+    let frontends = A::maps().frontends;
+    frontends.get_ptr(key).is_some() || frontends.get_ptr(key).is_some()
 }
 
-/// The frontend of that key.
+/// The frontend of that key; asked twice, as above.
 #[inline(always)]
 pub(crate) fn frontend<A: Family>(key: &Word<A, FrontendKey<A>>) -> Result<FrontendRow, Missing> {
-    tagged!(A::maps().frontends.get_ptr_mut(key), key).map(|(row, _)| row)
+    let frontends = A::maps().frontends;
+    let row = || frontends.get_ptr_mut(key).or_else(|| frontends.get_ptr_mut(key));
+    tagged!(row(), key).map(|(row, _)| row)
 }
 
 /// Is it known that no row has that address and port?
