@@ -225,6 +225,7 @@ impl Stage<'_> {
             Step::Change(change) => {
                 self.history.push(format!("{change:?}"));
                 apply(change, &mut self.model);
+                self.model.tables_changed();
                 self.subject.publish(&self.model.cluster).map_err(kernel)
             }
         }

@@ -41,9 +41,7 @@ impl Model {
         if self.cluster.is_service_address(to.ip()) {
             return Ok(Case::dropped(Verdict::DroppedNoService));
         }
-        // A backend that speaks up to its client's port: whether its replies are that client's packets is not looked into.
-        let holder = self.connections.find(Direction::Egress, packet.protocol, (to, from));
-        if matches!(holder, Some((_, Part::Out))) && case.seen.verdict == Verdict::NotService {
+        if self.is_to_a_stranger(case) {
             return Ok(case.untouched(Verdict::NotService));
         }
         // C27: straight to where it is addressed, but not as another connection.
@@ -52,6 +50,15 @@ impl Model {
         }
         let connection = Connection::new(packet.protocol, from, to, to);
         self.open(case, connection, Verdict::MovedAside)
+    }
+
+    /// Is it an ordinary packet to somebody who never served? Whether its replies would be a connection's packets (as
+    /// where a backend speaks up to its client's port) is not looked into.
+    fn is_to_a_stranger(&self, case: &Case<'_>) -> bool {
+        let (packet, (_, to)) = (&case.packet, case.packet.ends());
+        let header = if to.is_ipv4() { 20 } else { 40 };
+        let ordinary = packet.plain && packet.l4 == packet.l3 + header && matches!(packet.l3, 0 | 14);
+        ordinary && !self.known.contains(&to) && !self.cluster.masquerade_ports.contains(&to.port())
     }
 
     /// May the packet pass as nobody's, though its connection was given another port? Until that is answered, plain

@@ -30,7 +30,7 @@ pub mod protocol;
 mod rewrite;
 mod shortcut;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -142,6 +142,8 @@ pub struct Model {
     affinity: HashMap<(IpAddr, u32), Affinity>,
     picks: Picks,
     fragments: HashMap<FragmentOf, (u16, u16)>,
+    /// Whoever was ever a frontend or a backend.
+    known: HashSet<SocketAddr>,
     /// Seconds.
     now: u64,
 }
@@ -163,7 +165,17 @@ impl Model {
     /// A node that has seen nothing yet.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, ..Self::default() }
+        let mut model = Self { cluster, ..Self::default() };
+        model.tables_changed();
+        model
+    }
+
+    /// To be told after each change of the tables.
+    pub fn tables_changed(&mut self) {
+        for service in &self.cluster.services {
+            self.known.extend(service.frontends.iter().map(|frontend| frontend.address));
+            self.known.extend(service.backends.iter().map(|backend| backend.address));
+        }
     }
 
     /// Lets time pass.
