@@ -38,13 +38,13 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
                 let recipe = Recipe { hook: Hook::Xdp, ..ground.varied(Packet::Forth, Some(*flows)) };
                 let timing = time(&mut ground, recipe, Verdict::ShortcutTaken, effort)?;
                 let count = Cell::Count((*flows).into());
-                table.rows.push(row([family, "of an established flow", name], count, timing));
+                table.rows.push(row([family, "of an established flow", name], count, &timing));
                 bar.inc(1);
             }
             let stranger = ground.fixed(ground.frame(ground.client(), ground.stranger(), "A"));
             let recipe = Recipe { hook: Hook::Xdp, ..stranger };
             let timing = time(&mut ground, recipe, Verdict::ShortcutLeft, effort)?;
-            table.rows.push(row([family, "to no Service, left to tc", name], Cell::Nothing, timing));
+            table.rows.push(row([family, "to no Service, left to tc", name], Cell::Nothing, &timing));
         }
     }
     bar.finish_and_clear();
@@ -61,7 +61,7 @@ fn time(ground: &mut Ground, recipe: Recipe, verdict: Verdict, effort: Effort) -
     Ok(Timing::of(&rounds.collect::<Result<Vec<_>>>()?))
 }
 
-fn row(words: [&str; 3], flows: Cell, timing: Timing) -> Vec<Cell> {
+fn row(words: [&str; 3], flows: Cell, timing: &Timing) -> Vec<Cell> {
     let mut row: Vec<Cell> = words.map(Cell::text).to_vec();
     row.extend([
         flows,
