@@ -50,7 +50,13 @@ impl Machine {
             Some(String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_owned())
         };
         Self {
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            // Without what its builder appended: that names nothing that others could get.
+            kernel: read("/proc/sys/kernel/osrelease")
+                .trim()
+                .split('-')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             processor: field("model name"),
             processors: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             memory_mib: memory.unwrap_or(0) / 1024,
