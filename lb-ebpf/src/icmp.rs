@@ -2,13 +2,15 @@
 //!
 //! Decides by the quoted packet turned round: that is the flow's own key at this hook. What the row
 //! does to the flow's packets is done to the quote, reversed, and to the outer address. Must not know
-//! services. Invariant: what is not an error about a flow of ours is left alone; a redirect
-//! about one is dropped, or it would teach the pod a route around us.
+//! services. Invariant: what is not an error about a flow of ours, told to the quoted packet's sender, is left alone; a
+//! redirect about one is dropped, or it would teach the pod a route around us.
 
 use lb_common::abi::{FlowFlags, FlowKey, Hook, Verdict, Word};
 use lb_common::address::{Port, Protocol};
+use lb_common::csum;
 use lb_common::wire::{
-    Fragment, IcmpHeader, Ipv4Header, Ipv6Header, Segment, behind_fragment_header, icmp_v4, icmp_v6,
+    Fragment, IcmpHeader, Ipv4Header, Ipv6Header, Segment, TcpHeader, UdpHeader, behind_fragment_header,
+    icmp_v4, icmp_v6,
 };
 
 use crate::maps::{self, Family, Row};
@@ -48,6 +50,10 @@ pub(crate) fn translate<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, 
         return not_ours;
     };
     let Some(quoted) = quoted::<A, P>(packet, at) else { return not_ours };
+    // An error tells whoever sent what it is about (RFC 1122 section 3.2.2, RFC 4443 section 2.2).
+    if quoted.src != { segment.dst } {
+        return not_ours;
+    }
     let key = Word::new(quoted.key(hook).reverse());
     let Ok(flow) = maps::flow(&key) else { return not_ours };
     // Nothing of a pending row's has left yet that an error could be about.
@@ -115,7 +121,7 @@ impl<A: Family> Quoted<A> {
 
 /// Rewrites the quote (at ingress its source, at egress its destination: the packet went the other way) and the
 /// outer address. In the quote, the change of an IPv4 address and of its header's checksum cancel
-/// out in the ICMP checksum; the ports do not, and for IPv6 nothing does.
+/// out in the ICMP checksum; ports and the transport checksum do not, and for IPv6 nothing does.
 #[inline(always)]
 fn rewrite_error<A: Family, P: Packet>(
     packet: &P,
@@ -129,14 +135,46 @@ fn rewrite_error<A: Family, P: Packet>(
     let ports = if ingress { [row.port, row.other_port] } else { [row.other_port, row.port] };
     let checksum = Checksum { offset: segment.l4 + IcmpHeader::CHECKSUM, udp: false, ipv6: A::IS_V6 };
     let (before, after) = (rewrite::word(quoted.ports), rewrite::word(ports));
+    let address = rewrite::difference(inner_old, row.addr);
+    let change = address as u64 + csum::difference(before.into(), after.into(), 1);
+    quoted_sum(packet, quoted, segment.end, change, checksum)?;
     packet.update_checksum(checksum, Change::Word(before, after))?;
     packet.store(quoted.l4, &after)?;
     if A::IS_V6 {
-        packet.update_checksum(checksum, Change::Diff(rewrite::difference(inner_old, row.addr)))?;
+        packet.update_checksum(checksum, Change::Diff(address))?;
     }
     let inner_end = if ingress { End::Source } else { End::Destination };
     rewrite::address(packet, quoted.l3, inner_end, inner_old, row.addr)?;
     outer_address(packet, segment, row, hook, checksum)
+}
+
+/// The quoted packet's own checksum, where the quote reaches that far, after `change` of what it covers. A datagram
+/// without one stays without (C42). SCTP's covers the whole packet, which is not quoted.
+#[inline(always)]
+fn quoted_sum<A: Family, P: Packet>(
+    packet: &P,
+    quoted: &Quoted<A>,
+    end: usize,
+    change: u64,
+    icmp: Checksum,
+) -> Result<(), Refused> {
+    let udp = quoted.protocol == Protocol::UDP;
+    let at = match quoted.protocol {
+        Protocol::TCP => quoted.l4 + TcpHeader::CHECKSUM,
+        Protocol::UDP => quoted.l4 + UdpHeader::CHECKSUM,
+        _ => return Ok(()),
+    };
+    if at + size_of::<u16>() > end {
+        return Ok(());
+    }
+    let before = packet.read::<u16>(at).ok_or(Refused)?;
+    if udp && before == 0 {
+        return Ok(());
+    }
+    let sum = csum::update_sum_by_two(before, change);
+    let after = if udp { csum::udp_nonzero(sum) } else { sum };
+    packet.update_checksum(icmp, Change::Word(before.into(), after.into()))?;
+    packet.store(at, &after)
 }
 
 /// The outer address: at ingress the destination was the frontend and becomes the backend; at egress the

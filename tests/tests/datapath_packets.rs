@@ -1,4 +1,4 @@
-//! Tier 1: refusals, odd packets, ICMP errors, and what is nobody's. Whole packets in and out.
+//! Tier 1: refusals, odd packets, and what is nobody's. Whole packets in and out.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use etherparse::{PacketBuilder, SlicedPacket};
 use lb_common::abi::Verdict;
 use lb_common::address::{Protocol, V4, V6};
-use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold, too_big};
+use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold};
 use lb_userspace::tables::Family;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -129,82 +129,6 @@ fn fragments<A: Family>(ends: &Ends) {
 #[test]
 fn c40_later_fragments_follow_the_first() {
     both((fragments::<V4>, fragments::<V6>));
-}
-
-fn icmp_errors_about_fragments<A: Family>(ends: &Ends) {
-    let mut datapath = served::<A>(ends);
-    // Of TCP the quote ends before the checksum, which is not translated.
-    let [sent, _] = Frame::tcp(ends.client, ends.vip, "S").payload(&[9; 64]).build_fragments(24);
-    let forwarded = datapath.from_pod(&sent).frame;
-    let ran = datapath.to_pod(&too_big(ends.router, ends.client.ip(), &forwarded));
-    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
-    assert_eq!(ran.frame, too_big(ends.vip.ip(), ends.client.ip(), &sent));
-    let answer = Frame::tcp(ends.backends[0], ends.client, "A").payload(&[9; 64]);
-    let [answer, _] = answer.build_fragments(24);
-    let received = datapath.to_pod(&answer).frame;
-    let ran = datapath.from_pod(&too_big(ends.client.ip(), ends.vip.ip(), &received));
-    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
-    assert_eq!(ran.frame, too_big(ends.client.ip(), ends.backends[0].ip(), &answer));
-    checksums_hold(&ran.frame).unwrap();
-}
-
-#[test]
-fn c39_c40_icmp_errors_about_a_first_fragment_are_translated_too() {
-    both((icmp_errors_about_fragments::<V4>, icmp_errors_about_fragments::<V6>));
-}
-
-fn icmp_errors<A: Family>(ends: &Ends) {
-    let mut datapath = served::<A>(ends);
-    let sent = Frame::tcp(ends.client, ends.vip, "S");
-    let forwarded = datapath.from_pod(&sent.build()).frame;
-    datapath.to_pod(&Frame::tcp(ends.backends[0], ends.client, "SA").build());
-    // A router on the way to the backend complains about what it saw; the client is told about what it sent.
-    let ran = datapath.to_pod(&too_big(ends.router, ends.client.ip(), &forwarded));
-    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
-    assert_eq!(ran.frame, too_big(ends.vip.ip(), ends.client.ip(), &sent.build()));
-    // The client complains about what it was sent; the backend is told about what it sent.
-    let answer = Frame::tcp(ends.backends[0], ends.client, "A");
-    let received = datapath.to_pod(&answer.build()).frame;
-    let ran = datapath.from_pod(&too_big(ends.client.ip(), ends.vip.ip(), &received));
-    assert_eq!(ran.verdict, Verdict::IcmpTranslated);
-    assert_eq!(ran.frame, too_big(ends.client.ip(), ends.backends[0].ip(), &answer.build()));
-    checksums_hold(&ran.frame).unwrap();
-    let other =
-        too_big(ends.router, ends.client.ip(), &Frame::tcp(ends.client, ends.router_socket(), "S").build());
-    let ran = datapath.to_pod(&other);
-    assert_eq!((ran.verdict, ran.frame), (Verdict::NotTranslated, other), "about no flow of ours");
-}
-
-#[test]
-fn c39_icmp_errors_are_translated_inside_and_out_both_ways() {
-    both((icmp_errors::<V4>, icmp_errors::<V6>));
-}
-
-#[test]
-fn c39_a_redirect_about_a_translated_flow_is_dropped() {
-    let ends = Ends::v4();
-    let mut datapath = served::<V4>(&ends);
-    let forwarded = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build()).frame;
-    let mut redirect = too_big(ends.router, ends.client.ip(), &forwarded);
-    (redirect[34], redirect[35]) = (5, 1);
-    let ran = datapath.to_pod(&redirect);
-    assert_eq!((ran.verdict, ran.action), (Verdict::DroppedRedirect, DROP));
-
-    // IPv6's quotes the packet in an option, which Linux sends behind the target's link-layer address if it knows that.
-    let ends = Ends::v6();
-    let mut datapath = served::<V6>(&ends);
-    let forwarded = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build()).frame;
-    let (quote, address) = ([4, 6, 0, 0, 0, 0, 0, 0], [2, 1, 2, 0, 0, 0, 0, 1]);
-    for options in [quote.to_vec(), [address, quote].concat()] {
-        let mut body = [vec![137, 0, 0, 0, 0, 0, 0, 0], vec![0; 32], options].concat();
-        body.extend_from_slice(&forwarded[14..14 + 60]);
-        let mut redirect = too_big(ends.router, ends.client.ip(), &forwarded);
-        redirect.truncate(14 + 40);
-        redirect.extend_from_slice(&body);
-        redirect[18..20].copy_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
-        let ran = datapath.to_pod(&redirect);
-        assert_eq!((ran.verdict, ran.action), (Verdict::DroppedRedirect, DROP), "{} bytes", body.len());
-    }
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl Dice {
             kind: self.one(&[3, 3, 11, 1, 2, 4, 5, 137, 8]),
             router,
             astray: self.chance(10).then(|| ip(self.one(&[land.pods[2], other.pods[2]]))),
-            quote: self.one(&[8, 8, 8, 20, 60, 4, 2]),
+            quote: self.one(&[8, 8, 8, 17, 18, 20, 60, 4, 2]),
             shape: self.shape(),
         }
     }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 use lb_common::abi::Verdict;
 
-use super::rewrite::{addresses, replace_sum};
+use super::rewrite::{addresses, covered, replace_sum};
 use super::{Case, Direction, Fragment, Masquerade, Model, Outcome, Part, protocol};
 
 /// The packet that an error is about.
@@ -53,6 +53,10 @@ impl Model {
             return nobodys;
         }
         let Some(quoted) = Quoted::read(&case.frame[..packet.end], at, v4) else { return nobodys };
+        // It tells whoever sent the packet; another is not meant for anybody we know.
+        if quoted.from.ip() != packet.dst {
+            return nobodys;
+        }
         let turned = (quoted.to, quoted.from);
         let found = self.connections.find(case.place.direction, quoted.protocol, turned);
         let Some((id, part)) = found else { return nobodys };
@@ -106,6 +110,7 @@ fn translated(case: &Case<'_>, quoted: &Quoted, ends: (SocketAddr, SocketAddr)) 
     addresses(&mut out, quoted.l3, (ends.0.ip(), ends.1.ip()));
     out[quoted.l4..quoted.l4 + 2].copy_from_slice(&ends.0.port().to_be_bytes());
     out[quoted.l4 + 2..quoted.l4 + 4].copy_from_slice(&ends.1.port().to_be_bytes());
+    quoted_sum(&mut out, case, quoted, ends);
     // To whom: at ingress the one who sent the packet; at egress it comes from where the packet was sent.
     let outer = match case.place.direction {
         Direction::Ingress => (packet.src, ends.0.ip()),
@@ -126,4 +131,27 @@ fn translated(case: &Case<'_>, quoted: &Quoted, ends: (SocketAddr, SocketAddr)) 
     }
     replace_sum(&mut out, packet.l4 + 2, &old, &new);
     out
+}
+
+/// The quoted packet's own checksum, where it is quoted and says anything.
+fn quoted_sum(out: &mut [u8], case: &Case<'_>, quoted: &Quoted, ends: (SocketAddr, SocketAddr)) {
+    let at = match quoted.protocol {
+        protocol::TCP => quoted.l4 + 16,
+        protocol::UDP => quoted.l4 + 6,
+        _ => return,
+    };
+    let udp = quoted.protocol == protocol::UDP;
+    let there = case.frame[..case.packet.end].get(at..at + 2);
+    if there.is_none_or(|sum| udp && *sum == [0, 0]) {
+        return;
+    }
+    let ports =
+        |ends: (SocketAddr, SocketAddr)| [ends.0.port().to_be_bytes(), ends.1.port().to_be_bytes()].concat();
+    let before = (quoted.from, quoted.to);
+    let old = covered(before.0.ip(), before.1.ip(), &ports(before));
+    let new = covered(ends.0.ip(), ends.1.ip(), &ports(ends));
+    replace_sum(out, at, &old, &new);
+    if udp && out[at..at + 2] == [0, 0] {
+        out[at..at + 2].fill(0xff);
+    }
 }

@@ -58,7 +58,7 @@ pub(super) fn addresses(out: &mut [u8], l3: usize, ends: (IpAddr, IpAddr)) {
 }
 
 /// What a checksum with a pseudo-header covers of a packet's ends.
-fn covered(src: IpAddr, dst: IpAddr, ports: &[u8]) -> Vec<u8> {
+pub(super) fn covered(src: IpAddr, dst: IpAddr, ports: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for address in [src, dst] {
         match address {

@@ -32,7 +32,7 @@ use lb_userspace::tables::{Family, MapOp, Maps as _, Tables};
 pub use aya::programs::xdp::XdpLink;
 pub use ends::{Ends, Law, both};
 pub use frame::{Frame, checksums_hold, sockets_of};
-pub use icmp::too_big;
+pub use icmp::{too_big, too_big_quoting};
 pub use programs::Instructions;
 
 use crate::lab::{PIN_ROOT, remove_leftovers};
