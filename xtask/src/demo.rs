@@ -1,12 +1,12 @@
-//! `demo`: builds the agent, becomes root, and hands over to the lab. It must not know what the
-//! demo does: that is written once, in the lab's own crate. Invariant: everything is compiled
-//! before root is asked for, so that no file under the target folder belongs to root.
+//! `demo`: hands over to the lab. It must not know what the demo does: that is written once, in the lab's own crate.
+//! Invariant: the options here are those of `lb-demo`.
 
-use std::process::{Command, ExitCode};
+use std::ffi::OsString;
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
-use crate::{rights, setup, terminal, workspace};
+use crate::handover::Program;
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -21,19 +21,13 @@ pub(crate) struct Options {
 
 /// Runs the demo.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    setup::required()?;
-    terminal::note("building switchboard and the demo");
-    let build = workspace::cargo(["build", "--quiet", "-p", "lb-userspace", "-p", "lb-tests", "--bins"])
-        .status()
-        .context("starting cargo")?;
-    ensure!(build.success(), "the demo does not build (cargo's words are above)");
-    rights::become_root("make network namespaces and load eBPF programs")?;
-    let folder = workspace::target_dir().join("debug");
-    let status = Command::new(folder.join("lb-demo"))
-        .env("SWITCHBOARD_BIN", folder.join("switchboard"))
-        .args(options.json.then_some("--json"))
-        .args(options.keep.then_some("--keep"))
-        .status()
-        .context("starting the demo")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let program = Program {
+        name: "lb-demo",
+        building: "switchboard and the demo",
+        root_to: "make network namespaces and load eBPF programs",
+        release: false,
+        starts_agent: true,
+    };
+    let given = [options.json.then_some("--json"), options.keep.then_some("--keep")];
+    program.run(&given.into_iter().flatten().map(OsString::from).collect::<Vec<_>>())
 }

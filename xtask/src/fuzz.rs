@@ -7,7 +7,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{rights, setup, terminal, workspace};
+use crate::handover::Program;
+use crate::workspace;
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
@@ -28,23 +29,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn packets(arguments: &[OsString]) -> Result<ExitCode> {
-    setup::required()?;
-    terminal::note("building the reference model, and the programs that it is compared with");
-    // As the tests are built: most of the time is the kernel's.
-    let build = workspace::cargo(["build", "--quiet", "-p", "lb-tests", "--bin", "lb-fuzz"])
-        .status()
-        .context("starting cargo")?;
-    ensure!(build.success(), "lb-fuzz does not build (cargo's words are above)");
-    let asks = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
-    if !asks {
-        rights::become_root("load eBPF programs and run them on packets")?;
-    }
-    let status = Command::new(workspace::target_dir().join("debug/lb-fuzz"))
-        .env("PATH", workspace::path())
-        .args(arguments)
-        .status()
-        .context("starting lb-fuzz")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let program = Program {
+        name: "lb-fuzz",
+        building: "the reference model, and the programs that it is compared with",
+        root_to: "load eBPF programs and run them on packets",
+        // As the tests are built: most of the time is the kernel's.
+        release: false,
+        starts_agent: false,
+    };
+    program.run(arguments)
 }
 
 fn parser(arguments: &[OsString]) -> Result<ExitCode> {

@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod demo;
 mod fuzz;
+mod handover;
 mod image;
 mod lint;
 mod rights;
