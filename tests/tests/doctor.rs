@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lb_tests::agent::{Tool, binary};
 use lb_tests::lab::{Lab, Layout, Node};
-use lb_tests::peers::{Peer, Service};
+use lb_tests::peers::{self, Peer, Service};
 use lb_tests::scene::{Scene, TCP_PORT, vips};
 use lb_tests::traffic::{Failure, FailureKind, Reply, tcp_once};
 use serde_json::Value;
@@ -41,6 +41,7 @@ fn services() -> Vec<Service> {
         name: "default/web".to_owned(),
         frontend: "10.96.0.10:80".parse().unwrap(),
         udp: false,
+        node_port: None,
         endpoints: vec!["10.244.1.2:8080".parse().unwrap()],
     }]
 }
@@ -67,7 +68,8 @@ fn what_each_mode_of_kube_proxy_leaves_is_found_with_what_removes_it() {
     ] {
         let lab = empty();
         let node = lab.node("node1");
-        peer.load(&node.netns, &peer.whole(&services(), "10.244.0.0/16"), false).unwrap();
+        let around = peers::Node { pods: "10.244.0.0/16", address: node.v4.into() };
+        peer.load(&node.netns, &peer.whole(&services(), around), false).unwrap();
         let said = doctor(node);
         assert_eq!(said.code, Some(3));
         let warnings = said.of("warning");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lb_tests::agent::{Agent, AgentConfig, LogLine, binary};
 use lb_tests::lab::{Lab, Layout, Pod};
 use lb_tests::manifests::{Manifests, Protocol as Port};
-use lb_tests::peers::{Peer, Service};
+use lb_tests::peers::{self, Peer, Service};
 use lb_tests::poll;
 use lb_tests::scene::{BACKENDS, LIMIT, POD_PORT, SOON, TCP_PORT, UDP_PORT, VIPS, vips};
 use lb_tests::traffic::{EchoServer, Load, Protocol, Totals};
@@ -50,11 +50,14 @@ impl Move {
                 name: format!("default/web-{name}"),
                 frontend: vips(port)[family],
                 udp,
+                node_port: None,
                 endpoints: endpoints.clone(),
             };
             let services = [service("http", TCP_PORT, false), service("dns", UDP_PORT, true)];
-            let rules = Peer::Nftables.whole(&services, range);
-            Peer::Nftables.load(&self.lab.node("node1").netns, &rules, family == 1).unwrap();
+            let node = self.lab.node("node1");
+            let around = peers::Node { pods: range, address: node.addresses()[family] };
+            let rules = Peer::Nftables.whole(&services, around);
+            Peer::Nftables.load(&node.netns, &rules, family == 1).unwrap();
         }
     }
 

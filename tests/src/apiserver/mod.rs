@@ -34,7 +34,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -76,6 +76,15 @@ struct Shared {
     faults: Faults,
     /// The store's version: wakes watches.
     changed: tokio::sync::watch::Sender<u64>,
+    timed: Mutex<Timed>,
+}
+
+/// The object whose events are timed.
+#[derive(Default)]
+struct Timed {
+    name: String,
+    /// When its last event was handed to a watcher's connection.
+    told: Option<Instant>,
 }
 
 impl Shared {
@@ -128,6 +137,7 @@ impl ApiServer {
             settings: Mutex::new(settings),
             faults: Faults::new(),
             changed: tokio::sync::watch::channel(0).0,
+            timed: Mutex::default(),
         });
         let running = Some(run(&shared, listener)?);
         Ok(Self { shared, address, running })
@@ -141,6 +151,17 @@ impl ApiServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on, [`Self::told`] says when events of the objects of this name go out.
+    pub fn time_events_of(&self, name: &str) {
+        *lock(&self.shared.timed) = Timed { name: name.to_owned(), told: None };
+    }
+
+    /// When the last event of the timed object was handed to a watcher's connection, ready to be written; `None` if
+    /// none was since it was asked for last.
+    pub fn told(&self) -> Option<Instant> {
+        lock(&self.shared.timed).told.take()
     }
 
     /// Changes what is served from the next request on.

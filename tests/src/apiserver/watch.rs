@@ -22,7 +22,7 @@ use super::faults::WatchFault;
 use super::http::{Body, Query, status, status_object};
 use super::resources::Target;
 use super::selector::Selector;
-use super::store::event;
+use super::store::{Change, event};
 use super::{Shared, lock};
 
 /// How long a watch lasts where the client does not say.
@@ -137,11 +137,24 @@ impl Watch {
                 let events = changes.iter().filter_map(|change| change.event(&self.selector));
                 self.lines.extend(events.map(|line| Ok(line.into())));
                 self.version = version;
+                self.note_the_time(&changes);
             }
             Err(old) => {
                 let message = format!("too old resource version: {} ({})", old.asked, old.oldest);
                 self.error(410, "Expired", &message);
             }
+        }
+    }
+
+    /// Of the event that somebody wants to know it of.
+    fn note_the_time(&self, changes: &[Change]) {
+        let mut timed = lock(&self.shared.timed);
+        let is_it = |change: &Change| {
+            let object = change.after.as_ref().or(change.before.as_ref());
+            object.is_some_and(|object| object.value["metadata"]["name"] == timed.name.as_str())
+        };
+        if !timed.name.is_empty() && changes.iter().any(is_it) {
+            timed.told = Some(std::time::Instant::now());
         }
     }
 

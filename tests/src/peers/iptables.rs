@@ -6,14 +6,14 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Service, hash};
+use super::{Node, Service, hash};
 
 const MARK: &str = "0x4000/0x4000";
 
 /// The whole ruleset.
-pub(super) fn whole(services: &[Service], pods: &str) -> String {
+pub(super) fn whole(services: &[Service], node: Node<'_>) -> String {
     let mut script = filter();
-    nat(&mut script, true, services, services.iter(), None, pods);
+    nat(&mut script, true, services, services.iter(), None, node.pods);
     script
 }
 
@@ -22,10 +22,10 @@ pub(super) fn change(
     services: &[Service],
     before: Option<&Service>,
     after: Option<&Service>,
-    pods: &str,
+    node: Node<'_>,
 ) -> String {
     let mut script = filter();
-    nat(&mut script, false, services, after.into_iter(), before.map(|before| (before, after)), pods);
+    nat(&mut script, false, services, after.into_iter(), before.map(|before| (before, after)), node.pods);
     script
 }
 
@@ -96,6 +96,12 @@ fn nat<'a>(
         say(&mut rules, &format!("-A KUBE-SERVICES {} -j {to}", matches(service, "cluster IP")));
     }
     say(&mut rules, "-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS");
+    for service in services.iter().filter(|service| !service.endpoints.is_empty()) {
+        let Some(port) = service.node_port else { continue };
+        let (comment, protocol, to) = (&service.name, service.protocol(), external_chain(service));
+        let matches = format!("-m comment --comment {comment} -m {protocol} -p {protocol} --dport {port}");
+        say(&mut rules, &format!("-A KUBE-NODEPORTS {matches} -j {to}"));
+    }
     gone(script, &mut rules, changed);
     script.push_str(&rules);
     say(script, "COMMIT");
@@ -106,6 +112,13 @@ fn chains(script: &mut String, rules: &mut String, service: &Service, pods: &str
     let own = chain(service);
     say(script, &format!(":{own} - [0:0]"));
     say(rules, &format!("-A {own} {} ! -s {pods} -j KUBE-MARK-MASQ", matches(service, "cluster IP")));
+    if service.node_port.is_some() {
+        let external = external_chain(service);
+        say(script, &format!(":{external} - [0:0]"));
+        let comment = format!("masquerade traffic for {} external destinations", service.name);
+        say(rules, &format!("-A {external} -m comment --comment \"{comment}\" -j KUBE-MARK-MASQ"));
+        say(rules, &format!("-A {external} -j {own}"));
+    }
     let (count, protocol) = (service.endpoints.len(), service.protocol());
     for (index, endpoint) in service.endpoints.iter().enumerate() {
         let to = endpoint_chain(service, *endpoint);
@@ -144,6 +157,7 @@ fn gone(script: &mut String, rules: &mut String, changed: Option<(&Service, Opti
         .map(|endpoint| endpoint_chain(before, *endpoint))
         .collect();
     if after.is_none() {
+        names.extend(before.node_port.map(|_| external_chain(before)));
         names.push(chain(before));
     }
     for name in names {
@@ -165,6 +179,11 @@ fn chain(service: &Service) -> String {
     format!("KUBE-SVC-{}", hash(&service.name, 16))
 }
 
+/// Where traffic from outside goes first.
+fn external_chain(service: &Service) -> String {
+    format!("KUBE-EXT-{}", hash(&service.name, 16))
+}
+
 fn endpoint_chain(service: &Service, endpoint: SocketAddr) -> String {
     format!("KUBE-SEP-{}", hash(&format!("{}{endpoint}", service.name), 16))
 }
@@ -176,12 +195,12 @@ fn say(script: &mut String, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::service;
+    use super::super::tests::{NODE, service};
     use super::*;
 
     #[test]
     fn the_last_endpoint_takes_what_is_left() {
-        let script = whole(&[service(1, 3)], "10.244.0.0/16");
+        let script = whole(&[service(1, 3)], NODE);
         let odds: Vec<&str> = script
             .lines()
             .filter_map(|line| line.split("--probability ").nth(1)?.split(' ').next())
@@ -190,11 +209,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_port_is_a_rule_and_goes_by_a_chain_that_masquerades() {
+        let service = Service { node_port: Some(30_080), ..service(1, 2) };
+        let script = whole(std::slice::from_ref(&service), NODE);
+        let (external, own) = (external_chain(&service), chain(&service));
+        let jump = format!("--dport 30080 -j {external}");
+        let to: Vec<&str> = script.lines().filter(|line| line.ends_with(&jump)).collect();
+        assert!(matches!(to[..], [line] if line.starts_with("-A KUBE-NODEPORTS ")), "{script}");
+        let inside: Vec<&str> =
+            script.lines().filter(|line| line.starts_with(&format!("-A {external} "))).collect();
+        assert!(inside[0].ends_with("-j KUBE-MARK-MASQ") && inside[1].ends_with(&own), "{inside:?}");
+    }
+
+    #[test]
     fn a_change_writes_the_long_chain_and_one_service() {
         let services: Vec<Service> = (1..=50).map(|number| service(number, 2)).collect();
         let mut after = services.clone();
         after[7].endpoints.pop();
-        let script = change(&after, Some(&services[7]), Some(&after[7]), "10.244.0.0/16");
+        let script = change(&after, Some(&services[7]), Some(&after[7]), NODE);
         assert_eq!(script.lines().filter(|line| line.starts_with("-A KUBE-SERVICES -m comment")).count(), 50);
         assert_eq!(script.lines().filter(|line| line.starts_with(":KUBE-SVC")).count(), 1);
         assert_eq!(script.lines().filter(|line| line.starts_with("-X KUBE-SEP")).count(), 1);

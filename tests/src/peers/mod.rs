@@ -5,10 +5,11 @@
 //! loaded into a network namespace only, never into the host's own.
 
 mod iptables;
+pub mod kube_proxy;
 mod nftables;
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,8 +25,19 @@ pub struct Service {
     pub frontend: SocketAddr,
     /// UDP, else TCP.
     pub udp: bool,
+    /// Its port on all nodes, if it has one. Its external traffic policy is `Cluster`.
+    pub node_port: Option<u16>,
     /// Who serves.
     pub endpoints: Vec<SocketAddr>,
+}
+
+/// What kube-proxy knows of the node and its cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// The range of the cluster's pods, as `10.244.0.0/16`.
+    pub pods: &'a str,
+    /// The node's first address, which NodePorts are served at.
+    pub address: IpAddr,
 }
 
 impl Service {
@@ -58,11 +70,11 @@ impl Peer {
         }
     }
 
-    /// What loads all of `services` into a namespace that has none; `pods` is the range of the cluster's pods.
-    pub fn whole(self, services: &[Service], pods: &str) -> String {
+    /// What loads all of `services` into a namespace that has none.
+    pub fn whole(self, services: &[Service], node: Node<'_>) -> String {
         match self {
-            Self::Nftables => nftables::whole(services, pods),
-            Self::IptablesLegacy | Self::IptablesNft => iptables::whole(services, pods),
+            Self::Nftables => nftables::whole(services, node),
+            Self::IptablesLegacy | Self::IptablesNft => iptables::whole(services, node),
         }
     }
 
@@ -73,11 +85,11 @@ impl Peer {
         services: &[Service],
         before: Option<&Service>,
         after: Option<&Service>,
-        pods: &str,
+        node: Node<'_>,
     ) -> String {
         match self {
-            Self::Nftables => nftables::change(before, after, pods),
-            Self::IptablesLegacy | Self::IptablesNft => iptables::change(services, before, after, pods),
+            Self::Nftables => nftables::change(before, after, node),
+            Self::IptablesLegacy | Self::IptablesNft => iptables::change(services, before, after, node),
         }
     }
 
@@ -137,9 +149,14 @@ mod tests {
             name: format!("default/s{number}"),
             frontend: ([10, 96, 0, number], 80).into(),
             udp: false,
+            node_port: None,
             endpoints: (1..=endpoints).map(|last| ([10, 244, number, last], 8080).into()).collect(),
         }
     }
+
+    /// A node among pods.
+    pub(super) const NODE: Node<'_> =
+        Node { pods: "10.244.0.0/16", address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)) };
 
     #[test]
     fn names_in_chains_differ_and_have_their_length() {

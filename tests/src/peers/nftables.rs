@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Service, hash};
+use super::{Node, Service, hash};
 
 const MARK: &str = "0x4000";
 
@@ -26,24 +26,25 @@ fn words(service: Option<&Service>) -> Words {
 }
 
 /// The whole ruleset.
-pub(super) fn whole(services: &[Service], pods: &str) -> String {
+pub(super) fn whole(services: &[Service], node: Node<'_>) -> String {
     let words = words(services.first());
     let mut script = String::new();
     frame(&mut script, &words);
+    say(&mut script, &format!("add element {} nodeport-ips {{ {} }}", words.table, node.address));
     for service in services {
-        add(&mut script, &words, service, pods);
+        add(&mut script, &words, service, node.pods);
     }
     script
 }
 
 /// A change to one Service.
-pub(super) fn change(before: Option<&Service>, after: Option<&Service>, pods: &str) -> String {
+pub(super) fn change(before: Option<&Service>, after: Option<&Service>, node: Node<'_>) -> String {
     let words = words(before.or(after));
     let mut script = String::new();
     match (before, after) {
-        (None, Some(after)) => add(&mut script, &words, after, pods),
+        (None, Some(after)) => add(&mut script, &words, after, node.pods),
         (Some(before), None) => remove(&mut script, &words, before),
-        (Some(before), Some(after)) => replace(&mut script, &words, before, after, pods),
+        (Some(before), Some(after)) => replace(&mut script, &words, before, after, node.pods),
         (None, None) => {}
     }
     script
@@ -138,9 +139,17 @@ fn add(script: &mut String, words: &Words, service: &Service, pods: &str) {
         say(
             script,
             &format!(
-                "add element {table} no-endpoint-services {{ {ip} . tcp . {port} : goto reject-chain }}"
+                "add element {table} no-endpoint-services {{ {ip} . {protocol} . {port} : goto reject-chain }}"
             ),
         );
+        if let Some(port) = service.node_port {
+            say(
+                script,
+                &format!(
+                    "add element {table} no-endpoint-nodeports {{ {protocol} . {port} : goto reject-chain }}"
+                ),
+            );
+        }
         return;
     }
     let chain = chain(service);
@@ -150,6 +159,14 @@ fn add(script: &mut String, words: &Words, service: &Service, pods: &str) {
     }
     rules(script, words, service, pods);
     say(script, &format!("add element {table} service-ips {{ {ip} . {protocol} . {port} : goto {chain} }}"));
+    if let Some(port) = service.node_port {
+        let external = external_chain(service);
+        say(script, &format!("add chain {table} {external}"));
+        say(script, &format!("add rule {table} {external} jump mark-for-masquerade"));
+        say(script, &format!("add rule {table} {external} goto {chain}"));
+        let element = format!("{{ {protocol} . {port} : goto {external} }}");
+        say(script, &format!("add element {table} service-nodeports {element}"));
+    }
 }
 
 fn add_endpoint(
@@ -193,6 +210,10 @@ fn remove(script: &mut String, Words { table, .. }: &Words, service: &Service) {
     let (ip, port, protocol) = (service.frontend.ip(), service.frontend.port(), service.protocol());
     say(script, &format!("delete element {table} cluster-ips {{ {ip} }}"));
     say(script, &format!("delete element {table} service-ips {{ {ip} . {protocol} . {port} }}"));
+    if let Some(port) = service.node_port {
+        say(script, &format!("delete element {table} service-nodeports {{ {protocol} . {port} }}"));
+        say(script, &format!("delete chain {table} {}", external_chain(service)));
+    }
     say(script, &format!("delete chain {table} {}", chain(service)));
     for endpoint in &service.endpoints {
         say(script, &format!("delete chain {table} {}", endpoint_chain(service, *endpoint)));
@@ -218,6 +239,11 @@ fn chain(service: &Service) -> String {
     format!("service-{}-{}/{}/p80", hash(&service.name, 8), service.name, service.protocol())
 }
 
+/// Where traffic from outside goes first.
+fn external_chain(service: &Service) -> String {
+    format!("external-{}-{}/{}/p80", hash(&service.name, 8), service.name, service.protocol())
+}
+
 fn endpoint_chain(service: &Service, endpoint: SocketAddr) -> String {
     let name = format!(
         "{}/tcp/p80__{}/{}",
@@ -235,19 +261,36 @@ fn say(script: &mut String, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::service;
+    use super::super::tests::{NODE, service};
     use super::*;
 
     #[test]
     fn a_new_service_is_as_long_whatever_else_there_is() {
-        let script = change(None, Some(&service(1, 2)), "10.244.0.0/16");
+        let script = change(None, Some(&service(1, 2)), NODE);
         assert_eq!(script.lines().count(), 2 + 2 * 3 + 2 + 1, "{script}");
         assert!(script.contains("numgen random mod 2 vmap { 0 : goto endpoint-"));
     }
 
     #[test]
+    fn a_node_port_is_an_element_and_goes_by_a_chain_that_masquerades() {
+        let service = Service { node_port: Some(30_080), ..service(1, 2) };
+        let script = whole(std::slice::from_ref(&service), NODE);
+        let external = external_chain(&service);
+        for line in [
+            "add element ip kube-proxy nodeport-ips { 192.0.2.1 }".to_owned(),
+            format!("add element ip kube-proxy service-nodeports {{ tcp . 30080 : goto {external} }}"),
+            format!("add rule ip kube-proxy {external} jump mark-for-masquerade"),
+            format!("add rule ip kube-proxy {external} goto {}", chain(&service)),
+        ] {
+            assert_eq!(script.lines().filter(|said| *said == line).count(), 1, "{line}\n{script}");
+        }
+        let gone = change(Some(&service), None, NODE);
+        assert!(gone.contains(&format!("delete chain ip kube-proxy {external}")), "{gone}");
+    }
+
+    #[test]
     fn an_endpoint_less_flushes_its_service_alone() {
-        let script = change(Some(&service(1, 3)), Some(&service(1, 2)), "10.244.0.0/16");
+        let script = change(Some(&service(1, 3)), Some(&service(1, 2)), NODE);
         let words: Vec<&str> = script.lines().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(words, ["flush", "add", "add", "delete"]);
     }

@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// Time between two looks at who runs.
@@ -95,6 +97,13 @@ impl Machine {
 pub(crate) fn busy_seconds() -> f64 {
     let stat = Stat::read();
     (stat.all - stat.idle - stat.stolen) / TICKS
+}
+
+/// Keeps the calling thread on one processor.
+pub(crate) fn pin(processor: usize) {
+    let mut set = CpuSet::new();
+    // Where it may not run there, it runs where the scheduler likes, and the spread tells.
+    let _ = set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
 }
 
 /// Watches the machine while something is measured.

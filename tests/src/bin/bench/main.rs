@@ -5,6 +5,7 @@
 
 mod figures;
 mod machine;
+mod process;
 mod prog;
 mod report;
 mod screen;
@@ -17,9 +18,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use figures::Section;
+use lb_tests::peers::kube_proxy;
 use machine::Watch;
 use report::Run;
 use screen::Screen;
@@ -40,6 +42,12 @@ struct Options {
     /// Print the figures as one JSON object on stdout instead of tables.
     #[arg(long, global = true)]
     json: bool,
+    /// A real kube-proxy, to take part in `traffic` at an API server of the tests.
+    #[arg(long, global = true, value_name = "BINARY")]
+    kube_proxy: Option<PathBuf>,
+    /// How that kube-proxy works.
+    #[arg(long, global = true, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
+    kube_proxy_mode: ProxyMode,
     /// Write the page `benchmarks.md`, its plots and its figures to this folder.
     #[arg(long, global = true, value_name = "FOLDER")]
     report: Option<PathBuf>,
@@ -51,8 +59,31 @@ enum What {
     Prog,
     /// From objects to the kernel: all at once, and one change at a time
     Sync,
+    /// Packets a second through XDP, of frames that are really sent
+    Pps,
     /// What a client sees: connections, latency, throughput, through each contender
     Traffic,
+}
+
+/// kube-proxy's `--proxy-mode`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProxyMode {
+    Nftables,
+    Iptables,
+}
+
+/// A kube-proxy that takes part.
+#[derive(Clone, Debug)]
+pub(crate) struct RealProxy {
+    pub(crate) program: PathBuf,
+    pub(crate) mode: kube_proxy::Mode,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) extent: Extent,
+    pub(crate) kube_proxy: Option<RealProxy>,
 }
 
 /// How much is measured.
@@ -67,7 +98,7 @@ pub(crate) enum Extent {
 }
 
 /// A benchmark.
-type Measure = fn(Extent, &Screen) -> Result<Section>;
+type Measure = fn(&Order, &Screen) -> Result<Section>;
 
 fn main() -> ExitCode {
     match bench(&Options::parse()) {
@@ -79,28 +110,49 @@ fn main() -> ExitCode {
     }
 }
 
+impl Options {
+    fn order(&self) -> Result<Order> {
+        let extent = match (self.quick, self.patient) {
+            (true, _) => Extent::Quick,
+            (_, true) => Extent::Patient,
+            _ => Extent::Full,
+        };
+        let mode = match self.kube_proxy_mode {
+            ProxyMode::Nftables => kube_proxy::Mode::Nftables,
+            ProxyMode::Iptables => kube_proxy::Mode::Iptables,
+        };
+        let proxy = self.kube_proxy.as_ref().map(|program| -> Result<RealProxy> {
+            // It is started from another folder's point of view.
+            let program =
+                program.canonicalize().with_context(|| format!("looking for {}", program.display()))?;
+            Ok(RealProxy { program, mode })
+        });
+        Ok(Order { extent, kube_proxy: proxy.transpose()? })
+    }
+}
+
 fn bench(options: &Options) -> Result<()> {
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),
         "benchmarks load programs into the kernel and make network namespaces, which needs root"
     );
     let screen = Screen::new();
-    let extent = match (options.quick, options.patient) {
-        (true, _) => Extent::Quick,
-        (_, true) => Extent::Patient,
-        _ => Extent::Full,
-    };
+    let order = options.order()?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut run =
         Run::begin(["cargo xtask bench".to_owned(), arguments.join(" ")].join(" ").trim().to_owned());
     screen.say(&format!("on {}", run.machine.described()));
-    let measures: [(What, Measure); 3] =
-        [(What::Prog, prog::run), (What::Sync, sync::run), (What::Traffic, traffic::run)];
+    let measures: [(What, Measure); 4] = [
+        (What::Prog, prog::run),
+        (What::Pps, prog::pps),
+        (What::Sync, sync::run),
+        (What::Traffic, traffic::run),
+    ];
     for (what, measure) in measures {
         if options.what.is_none_or(|chosen| std::mem::discriminant(&chosen) == std::mem::discriminant(&what))
         {
             let watch = Watch::start();
-            let mut section = measure(extent, &screen)?;
+            let mut section = measure(&order, &screen)?;
             section.disturbances = watch.finish();
             if !options.json {
                 println!("{}", show::section(&section));

@@ -58,7 +58,9 @@ impl Alu {
 #[derive(Clone, Copy)]
 pub(super) enum Helper {
     MapLookup = 1,
+    StoreBytes = 9,
     TailCall = 12,
+    Redirect = 23,
     ChangeTail = 38,
     AdjustTailXdp = 65,
 }
@@ -131,6 +133,11 @@ impl Assembler {
         self.emit(0x55, (register.0, 0), 2, 0).end(result)
     }
 
+    /// Ends with `result` unless `register` is zero.
+    pub(super) fn end_unless_zero(&mut self, register: R, result: i32) -> &mut Self {
+        self.emit(0x15, (register.0, 0), 2, 0).end(result)
+    }
+
     /// Ends with `result` if `end < needed`.
     pub(super) fn end_if_short(&mut self, end: R, needed: R, result: i32) -> &mut Self {
         self.emit(0x3d, (end.0, needed.0), 2, 0).end(result)
@@ -139,6 +146,16 @@ impl Assembler {
     /// Calls a helper.
     pub(super) fn call(&mut self, helper: Helper) -> &mut Self {
         self.emit(0x85, (0, 0), 0, helper as i32)
+    }
+
+    /// `*to += register`, in 64 bits and in one go.
+    pub(super) fn count(&mut self, to: R, register: R) -> &mut Self {
+        self.emit(0xdb, (to.0, register.0), 0, 0)
+    }
+
+    /// Ends with what the last helper returned.
+    pub(super) fn end_as_helper(&mut self) -> &mut Self {
+        self.emit(0x95, (0, 0), 0, 0)
     }
 
     /// Ends with `result`.

@@ -8,7 +8,7 @@ use lb_common::abi::Verdict;
 use lb_common::address::Protocol;
 
 use super::ground::{Ground, Packet, Wishes};
-use super::harness::{Target, Timing};
+use super::harness::{Target, Timing, Yardsticks};
 use super::wrapper::{Hook, Recipe};
 use super::{Effort, FAMILIES};
 use crate::figures::{Cell, Plot, Series, Spread, Table};
@@ -22,10 +22,7 @@ const WAYS: [(&str, &str, Packet, Verdict); 2] = [
 
 /// Measures; the table and the yardsticks', and a plot.
 pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<(Vec<Table>, Vec<Plot>)> {
-    let mut yardsticks = Table::new(
-        "Yardsticks",
-        &["family", "hook", "flows", "wrapper around an empty program, ns", "one lookup, ns"],
-    );
+    let mut yardsticks = yardsticks_table();
     let mut table = Table::new(
         "Established flows",
         &["family", "protocol", "way", "hook", "flows", "ns", "one lookup, ns", "ns / lookup"],
@@ -90,6 +87,18 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<(Vec<Table>, Ve
     Ok((vec![yardsticks, table], vec![plot]))
 }
 
+fn yardsticks_table() -> Table {
+    let columns = [
+        "family",
+        "hook",
+        "flows",
+        "wrapper around an empty program, ns",
+        "one lookup, ns",
+        "reading and rewriting it by helpers, ns",
+    ];
+    Table::new("Yardsticks", &columns)
+}
+
 /// What programs at either hook are measured by.
 fn measure_yardsticks(ground: &Ground, family: &str, effort: Effort) -> Result<Vec<Vec<Cell>>> {
     let mut rows = Vec::new();
@@ -99,14 +108,18 @@ fn measure_yardsticks(ground: &Ground, family: &str, effort: Effort) -> Result<V
             let mut harness = ground.harness(recipe)?;
             let repeat = effort.repeat.max(*flows);
             let rounds = (0..effort.rounds).map(|_| harness.yardsticks(repeat));
-            let (wrappers, lookups): (Vec<f64>, Vec<f64>) =
-                rounds.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+            let rounds = rounds.collect::<Result<Vec<_>>>()?;
+            let of = |pick: fn(&Yardsticks) -> Option<f64>| {
+                let values: Vec<f64> = rounds.iter().filter_map(pick).collect();
+                Cell::figure((!values.is_empty()).then(|| Spread::of(&values)))
+            };
             rows.push(vec![
                 Cell::text(family),
                 Cell::text(hook.name()),
                 Cell::Count((*flows).into()),
-                Cell::Figure(Spread::of(&wrappers)),
-                Cell::Figure(Spread::of(&lookups)),
+                of(|round| Some(round.wrapper)),
+                of(|round| Some(round.lookup)),
+                of(|round| round.rewrite),
             ]);
         }
     }

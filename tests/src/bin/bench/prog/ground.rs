@@ -16,6 +16,8 @@ use super::wrapper::{Field, Hook, Recipe, Tuple};
 
 /// The clients' first port.
 const CLIENT_PORT: u16 = 2_048;
+/// How far from the others' the addresses of those clients are who dial the last Service alone.
+const OTHER_CLIENTS: i32 = 1 << 14;
 const FRONTEND_PORT: u16 = 80;
 const BACKEND_PORT: u16 = 8_080;
 /// Half-open rows; twice the flows that a ground opens without an answer fit.
@@ -196,6 +198,20 @@ impl Ground {
         }
     }
 
+    /// Packets of many other flows, all to the last Service.
+    pub(super) fn varied_last(&self, packet: Packet, flows: Option<u32>) -> Recipe {
+        let recipe = self.varied(packet, flows);
+        let last = self.frontend(self.wishes.services.max(1) - 1);
+        let template = match packet {
+            Packet::Opening => self.frame(self.client(), last, "S"),
+            Packet::Forth => self.frame(self.client(), last, "A"),
+            Packet::Answer | Packet::Back => recipe.template,
+        };
+        let apart =
+            |(address, port): (Field, Field)| (Field { base: address.base + OTHER_CLIENTS, ..address }, port);
+        Recipe { template, client: recipe.client.map(apart), frontend: None, ..recipe }
+    }
+
     /// A harness for a recipe on this ground.
     pub(super) fn harness(&self, recipe: Recipe) -> Result<Harness> {
         let flows = if self.wishes.ipv6 { abi::FLOWS_V6 } else { abi::FLOWS_V4 };
@@ -204,10 +220,21 @@ impl Ground {
 
     /// Lets the datapath make flows 0 to `flows`, each opened and answered.
     pub(super) fn populate(&mut self, flows: u32) -> Result<()> {
+        self.converse(flows, [self.varied(Packet::Opening, None), self.varied(Packet::Answer, None)])
+    }
+
+    /// The same of the flows to the last Service.
+    pub(super) fn populate_last(&mut self, flows: u32) -> Result<()> {
+        self.converse(
+            flows,
+            [self.varied_last(Packet::Opening, None), self.varied_last(Packet::Answer, None)],
+        )
+    }
+
+    fn converse(&mut self, flows: u32, [opening, answer]: [Recipe; 2]) -> Result<()> {
         let ingress = self.datapath.program("pod_ingress")?;
         let egress = self.datapath.program("pod_egress")?;
-        let mut opening = self.harness(self.varied(Packet::Opening, None))?;
-        let mut answer = self.harness(self.varied(Packet::Answer, None))?;
+        let (mut opening, mut answer) = (self.harness(opening)?, self.harness(answer)?);
         let opens = Target { program: &ingress, verdict: Verdict::ForwardedNew };
         let answers = Target { program: &egress, verdict: Verdict::Replied };
         let mut made = 0;

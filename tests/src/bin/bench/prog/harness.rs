@@ -23,6 +23,7 @@ pub(super) struct Harness {
     target: ProgramArray<MapData>,
     empty: ProgramFd,
     lookup: Option<ProgramFd>,
+    rewrite: Option<ProgramFd>,
     /// The number of the first packet that was never sent.
     fresh: u64,
 }
@@ -31,6 +32,16 @@ pub(super) struct Harness {
 pub(super) struct Target<'a> {
     pub(super) program: &'a ProgramFd,
     pub(super) verdict: Verdict,
+}
+
+/// What programs are measured by, in one round: nanoseconds a packet.
+pub(super) struct Yardsticks {
+    /// The wrapper around a program that does nothing.
+    pub(super) wrapper: f64,
+    /// What a lookup adds to it.
+    pub(super) lookup: f64,
+    /// What reading and writing a packet's headers adds to it, at the hooks of traffic control.
+    pub(super) rewrite: Option<f64>,
 }
 
 /// Nanoseconds a packet in one round; what the wrapper takes is taken off.
@@ -79,7 +90,10 @@ impl Harness {
         load_program(&mut ebpf, recipe.hook, "wrapper")?;
         let empty = load_program(&mut ebpf, recipe.hook, "empty")?;
         let lookup = recipe.tuple.map(|_| load_program(&mut ebpf, recipe.hook, "lookup")).transpose()?;
-        Ok(Self { ebpf, recipe, next: next.try_into()?, target: target.try_into()?, empty, lookup, fresh: 0 })
+        let rewrite = recipe.tuple.filter(|_| recipe.hook == Hook::Tc);
+        let rewrite = rewrite.map(|_| load_program(&mut ebpf, recipe.hook, "rewrite")).transpose()?;
+        let (next, target) = (next.try_into()?, target.try_into()?);
+        Ok(Self { ebpf, recipe, next, target, empty, lookup, rewrite, fresh: 0 })
     }
 
     /// Packets before number `first` were sent already.
@@ -116,12 +130,15 @@ impl Harness {
         Ok(each)
     }
 
-    /// The wrapper alone, and what one lookup adds to it.
-    pub(super) fn yardsticks(&mut self, repeat: u32) -> Result<(f64, f64)> {
+    /// Times the yardsticks.
+    pub(super) fn yardsticks(&mut self, repeat: u32) -> Result<Yardsticks> {
         let empty = self.empty.try_clone()?;
         let lookup = self.lookup.as_ref().context("the recipe has no tuple to look up")?.try_clone()?;
         let wrapper = self.yardstick(&empty, repeat)?;
-        Ok((wrapper, (self.yardstick(&lookup, repeat)? - wrapper).max(0.0)))
+        let lookup = (self.yardstick(&lookup, repeat)? - wrapper).max(0.0);
+        let rewrite = self.rewrite.as_ref().map(ProgramFd::try_clone).transpose()?;
+        let rewrite = rewrite.map(|rewrite| self.yardstick(&rewrite, repeat)).transpose()?;
+        Ok(Yardsticks { wrapper, lookup, rewrite: rewrite.map(|gross| (gross - wrapper).max(0.0)) })
     }
 
     /// Runs the target, and checks that each run ended as it should.

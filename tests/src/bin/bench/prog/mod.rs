@@ -7,11 +7,15 @@ mod asm;
 mod flows;
 mod ground;
 mod harness;
+mod live;
+mod memory;
 mod object;
 mod paths;
 mod services;
 mod shortcuts;
 mod wrapper;
+
+pub(crate) use self::live::run as pps;
 
 use std::process::Command;
 
@@ -19,9 +23,9 @@ use anyhow::Result;
 use lb_tests::packets::Datapath;
 use serde_json::Value;
 
-use crate::Extent;
 use crate::figures::{Cell, Section, Table};
 use crate::screen::Screen;
+use crate::{Extent, Order};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +52,14 @@ impl Effort {
 const FAMILIES: [(bool, &str); 2] = [(false, "IPv4"), (true, "IPv6")];
 
 /// Measures.
-pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
-    let effort = Effort::of(extent);
+pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
+    let effort = Effort::of(order.extent);
     let instructions = instructions()?;
     let (flows, flow_plots) = flows::measure(effort, screen)?;
     let wire = shortcuts::measure(effort, screen)?;
     let services = services::measure(effort, screen)?;
     let paths = paths::measure(effort, screen)?;
+    let memory = memory::measure()?;
     Ok(Section {
         verb: "prog".to_owned(),
         title: "What a packet costs".to_owned(),
@@ -70,7 +75,7 @@ pub(crate) fn run(extent: Extent, screen: &Screen) -> Result<Section> {
              balancer can do without. Figures are the median of the rounds, with the least and the greatest."
                 .to_owned(),
         ],
-        tables: [flows, vec![wire, services, paths, instructions]].concat(),
+        tables: [flows, vec![wire, services, paths, memory, instructions]].concat(),
         plots: flow_plots,
         limits: vec![
             "What the kernel does with the packet before and after the program: allocating, routing, sending. \

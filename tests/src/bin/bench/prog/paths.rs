@@ -21,7 +21,7 @@ const NEW_FLOWS: u32 = 1 << 13;
 const FULL: &str = "first TCP packet, half-open table full";
 
 /// A path: what runs on what.
-struct Path {
+pub(super) struct Path {
     name: &'static str,
     program: &'static str,
     verdict: Verdict,
@@ -119,7 +119,7 @@ fn served(ipv6: bool) -> Result<Stage> {
 }
 
 /// The four hops of a flow from outside to a backend elsewhere, which is masqueraded.
-fn from_outside(ground: &mut Ground) -> Result<Vec<Path>> {
+pub(super) fn from_outside(ground: &mut Ground) -> Result<Vec<Path>> {
     let (vip, backend) = (ground.node_port(), [ground.backend()]);
     let service = Service {
         frontend: Some(vip),
@@ -164,6 +164,7 @@ fn datagrams(ipv6: bool) -> Result<Stage> {
     let [first, later] = frame.build_fragments(24);
     ground.datapath.from_pod(&first);
     let paths = vec![
+        Path::new("a first fragment", "pod_ingress", Verdict::Forwarded, ground.fixed(first)),
         Path::new("a later fragment", "pod_ingress", Verdict::Forwarded, ground.fixed(later)),
         Path::new(
             "first UDP packet",

@@ -18,7 +18,7 @@ use crate::figures::{Cell, Table};
 use crate::screen::Screen;
 
 /// The interface of test runs: a packet that leaves by it goes back where it came from.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// Measures.
 pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
@@ -33,7 +33,7 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
         for (protocol, name) in protocols {
             let mut ground = Ground::lay(Wishes { flows: most, ..Wishes::plain(ipv6, protocol) })?;
             ground.populate(most).with_context(|| format!("making {most} flows of {family}"))?;
-            give_ways(&ground)?;
+            give_ways(&ground, LOOPBACK)?;
             for flows in effort.flows {
                 let recipe = Recipe { hook: Hook::Xdp, ..ground.varied(Packet::Forth, Some(*flows)) };
                 let timing = time(&mut ground, recipe, Verdict::ShortcutTaken, effort)?;
@@ -72,17 +72,17 @@ fn row(words: [&str; 3], flows: Cell, timing: &Timing) -> Vec<Cell> {
     row
 }
 
-fn give_ways(ground: &Ground) -> Result<()> {
+/// Makes every flow one that is masqueraded, with a way out by that interface.
+pub(super) fn give_ways(ground: &Ground, ifindex: u32) -> Result<()> {
     ground.datapath.let_shortcuts_last()?;
     if ground.wishes.ipv6 {
-        give(&ground.datapath.flows_v6()?)
+        give(&ground.datapath.flows_v6()?, ifindex)
     } else {
-        give::<V4>(&ground.datapath.flows_v4()?)
+        give::<V4>(&ground.datapath.flows_v4()?, ifindex)
     }
 }
 
-/// Makes every flow one that is masqueraded, with a way out.
-fn give<A: Address>(tables: &FlowTables<A>) -> Result<()> {
+fn give<A: Address>(tables: &FlowTables<A>, ifindex: u32) -> Result<()> {
     let rows = tables.settled.rows().context("reading the flows")?;
     let forth = rows.into_iter().filter(|(key, _)| key.hook == FlowHook::INGRESS);
     let (keys, entries): (Vec<_>, Vec<_>) = forth
@@ -97,7 +97,7 @@ fn give<A: Address>(tables: &FlowTables<A>) -> Result<()> {
                 port: Port::new(61_000),
                 other_port: row.port,
                 mtu: 1_500,
-                ifindex: LOOPBACK,
+                ifindex,
                 dst_mac: [1, 2, 3],
                 src_mac: [4, 5, 6],
             };

@@ -105,7 +105,7 @@ impl Tuple {
     }
 }
 
-/// The object with `wrapper`, `empty` and `lookup`.
+/// The object with `wrapper`, `empty`, `lookup`, and at the hooks of traffic control `rewrite`.
 pub(super) fn object(recipe: &Recipe) -> Result<Vec<u8>> {
     let mut maps = vec![
         MapDef { name: NEXT, kind: 2, key: 4, value: 8, rows: 1 },
@@ -125,11 +125,31 @@ pub(super) fn object(recipe: &Recipe) -> Result<Vec<u8>> {
             rows,
         });
         programs.push(("lookup", lookup(recipe, tuple)));
+        if recipe.hook == Hook::Tc {
+            programs.push(("rewrite", rewrite(recipe, tuple)));
+        }
     }
     object::write(recipe.hook.section(), programs, &maps)
 }
 
 fn wrapper(recipe: &Recipe) -> Assembler {
+    let mut code = restored(recipe);
+    let context = R(6);
+    code.copy(R(1), context).map(R(2), TARGET).alu(Alu::Move, R(3), 0).call(Helper::TailCall).end(FAILED);
+    code
+}
+
+/// An object whose program `generator` sends each packet out of an interface.
+pub(super) fn generator(recipe: &Recipe, ifindex: u32) -> Result<Vec<u8>> {
+    let mut code = restored(recipe);
+    code.alu(Alu::Move, R(1), ifindex.cast_signed()).alu(Alu::Move, R(2), 0).call(Helper::Redirect);
+    code.end_as_helper();
+    let next = MapDef { name: NEXT, kind: 2, key: 4, value: 8, rows: 1 };
+    object::write(recipe.hook.section(), vec![("generator", code)], &[next])
+}
+
+/// The beginning of a program that has written the next packet over the one it was given.
+fn restored(recipe: &Recipe) -> Assembler {
     let mut code = Assembler::default();
     let (context, number, data) = (R(6), R(7), R(2));
     code.copy(context, R(1));
@@ -156,7 +176,6 @@ fn wrapper(recipe: &Recipe) -> Assembler {
         code.copy(R(5), number).alu(Alu::Modulo, R(5), count.cast_signed()).alu(Alu::Add, R(5), address.base);
         code.big_endian(R(5), 32).store(Width::B4, data, address.offset, R(5));
     }
-    code.copy(R(1), context).map(R(2), TARGET).alu(Alu::Move, R(3), 0).call(Helper::TailCall).end(FAILED);
     code
 }
 
@@ -220,5 +239,29 @@ fn lookup(recipe: &Recipe, tuple: Tuple) -> Assembler {
     code.store_constant(Width::B4, STACK, -4, i32::from(tuple.protocol) | (i32::from(tuple.hook) << 8));
     code.copy(R(2), STACK).alu(Alu::Add, R(2), key.into()).map(R(1), FLOWS).call(Helper::MapLookup);
     code.end_if_zero(R(0), FAILED).end(DONE);
+    code
+}
+
+/// The headers up to the transport's checksum read, and written back by the one helper that keeps a socket buffer's own
+/// checksum right: what translating takes at least at such a hook.
+fn rewrite(recipe: &Recipe, tuple: Tuple) -> Assembler {
+    /// The kernel's `BPF_F_RECOMPUTE_CSUM`.
+    const RECOMPUTE: i32 = 1;
+    let mut code = Assembler::default();
+    // Of whole words: IPv4 and 20 bytes of TCP, or IPv6 and 16; less where the packet is shorter.
+    let (data, begin): (_, i16) = (R(2), 14);
+    let len = (length(recipe) - begin).min(if tuple.addresses_len > 8 { 56 } else { 40 }) / 8 * 8;
+    code.copy(R(6), R(1));
+    bounds(&mut code, recipe, R(6), data);
+    for part in (0..len).step_by(8) {
+        code.load(Width::B8, R(5), data, begin + part).store(Width::B8, STACK, part - len, R(5));
+    }
+    code.copy(R(1), R(6)).alu(Alu::Move, R(2), begin.into()).copy(R(3), STACK).alu(
+        Alu::Add,
+        R(3),
+        -i32::from(len),
+    );
+    code.alu(Alu::Move, R(4), len.into()).alu(Alu::Move, R(5), RECOMPUTE).call(Helper::StoreBytes);
+    code.end_unless_zero(R(0), FAILED).end(DONE);
     code
 }

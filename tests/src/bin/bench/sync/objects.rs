@@ -10,8 +10,9 @@ use lb_userspace::model::{
     Endpoint, EndpointPort, EndpointSlice, Families, Object, ObjectName, Service, ServicePort, TrafficPolicy,
 };
 
-/// The pods' range.
-pub(crate) const PODS: &str = "10.128.0.0/9";
+/// The node and its pods' range.
+pub(crate) const NODE: peers::Node<'_> =
+    peers::Node { pods: "10.128.0.0/9", address: IpAddr::V4(Ipv4Addr::new(10, 199, 0, 1)) };
 /// Endpoints of a slice, as the controller fills them.
 const SLICE: u32 = 100;
 const NAMESPACE: &str = "bench";
@@ -69,6 +70,7 @@ impl Scale {
             name: format!("{NAMESPACE}/s{number}"),
             frontend: SocketAddr::new(cluster_ip(number), 80),
             udp: false,
+            node_port: None,
             endpoints: (0..endpoints).map(|index| self.pod(number, index)).collect(),
         }
     }

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
 use lb_tests::lab::Netns;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::machine;
 
 /// Where pods serve.
 pub(super) const POD_PORT: u16 = 8_080;
@@ -227,7 +227,7 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        Self { began: Instant::now(), busy: crate::machine::busy_seconds() }
+        Self { began: Instant::now(), busy: machine::busy_seconds() }
     }
 
     fn wall(&self) -> Duration {
@@ -236,21 +236,15 @@ impl Clock {
 
     /// `count` of what the rate is in; processors' time is for each `unit` of it.
     fn done(&self, count: f64, unit: f64, latency: Option<Histogram<u64>>) -> Did {
-        let busy = crate::machine::busy_seconds() - self.busy;
+        let busy = machine::busy_seconds() - self.busy;
         Did { rate: count / self.wall().as_secs_f64(), latency, cpu_us: busy * 1e6 / (count / unit).max(1.0) }
     }
 }
 
 fn pin_to_first() {
-    pin(0);
+    machine::pin(0);
 }
 
 fn pin_to_last() {
-    pin(thread::available_parallelism().map_or(0, |count| count.get() - 1));
-}
-
-fn pin(processor: usize) {
-    let mut set = CpuSet::new();
-    // Where it may not run there, it runs where the scheduler likes, and the spread tells.
-    let _ = set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    machine::pin(thread::available_parallelism().map_or(0, |count| count.get() - 1));
 }

@@ -1,59 +1,70 @@
-//! One contender's node: a client pod, two backends, and as many Services as are asked for.
+//! One contender's nodes: a client pod and backends on the first, backends on the second, a client outside, and as many
+//! Services as are asked for.
 //!
-//! Decides who translates. Must not know what is sent. Invariant: all contenders have the same Services, of which the
-//! first, the last and the one for datagrams lead to the two backends.
+//! Decides who translates. Must not know what is sent. Invariant: all contenders have the same Services, and packets of
+//! all of them take as many hops.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lb_tests::agent::{Agent, AgentConfig};
+use lb_tests::apiserver::{ApiServer, Settings};
 use lb_tests::lab::{Lab, Layout, Netns};
-use lb_tests::peers::{Peer, Service};
+use lb_tests::peers::kube_proxy::{self, KubeProxy};
+use lb_tests::peers::{self, Peer, Service};
 use serde_json::{Value, json};
 
+use super::cluster::{self, PODS, Which};
 use super::load::{POD_PORT, Servers};
+use crate::{RealProxy, process};
 
-/// The pods' range; the lab's pods are in it too.
-const PODS: &str = "10.128.0.0/9";
 const SOON: Duration = Duration::from_secs(120);
+/// For kube-proxy, which loads 50,000 Services for many minutes.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+const ASK: Duration = Duration::from_millis(500);
 /// Services of one file of manifests.
 const PORTION: usize = 1_000;
+const NODE: &str = "node1";
+/// Else the node tells the client of a shorter way to the other node's pods.
+const NO_REDIRECTS: [(&str, &str); 2] =
+    [("ipv4/conf/all/send_redirects", "0"), ("ipv4/conf/eth0/send_redirects", "0")];
 
 /// Who translates addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Contender {
     /// Nobody: the client dials a pod.
     Plain,
     Switchboard,
     Netfilter(Peer),
+    KubeProxy(RealProxy),
 }
 
 impl Contender {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Plain,
-        Self::Switchboard,
-        Self::Netfilter(Peer::Nftables),
-        Self::Netfilter(Peer::IptablesLegacy),
-        Self::Netfilter(Peer::IptablesNft),
-    ];
+    /// All of them; the real kube-proxy if there is one.
+    pub(super) fn all(kube_proxy: Option<&RealProxy>) -> Vec<Self> {
+        let peers = Peer::ALL.map(Self::Netfilter);
+        let known = [Self::Plain, Self::Switchboard].into_iter().chain(peers);
+        known.chain(kube_proxy.cloned().map(Self::KubeProxy)).collect()
+    }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Plain => "plain routing",
             Self::Switchboard => "Switchboard",
             Self::Netfilter(peer) => peer.name(),
+            Self::KubeProxy(proxy) => match proxy.mode {
+                kube_proxy::Mode::Nftables => "kube-proxy, nftables",
+                kube_proxy::Mode::Iptables => "kube-proxy, iptables",
+            },
         }
     }
-}
 
-/// Which Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
-    First,
-    Last,
-    Datagrams,
+    /// Does it get its Services from netfilter?
+    pub(super) fn loads_slowly(&self) -> bool {
+        matches!(self, Self::Netfilter(_) | Self::KubeProxy(_))
+    }
 }
 
 /// Where a load comes from.
@@ -63,14 +74,28 @@ pub(super) enum From {
     Pod,
     /// A process of the node's own.
     Node,
+    /// A machine that is none of the cluster's, to a port of the node.
+    Outside,
+}
+
+impl From {
+    /// In tables.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Node => "node",
+            Self::Outside => "outside",
+        }
+    }
 }
 
 /// A contender, ready.
 pub(super) struct Stage {
     pub(super) contender: Contender,
     services: u32,
-    /// Ends before the lab goes.
+    /// They end before the lab goes.
     agent: Option<Agent>,
+    kube_proxy: Option<(KubeProxy, ApiServer)>,
     _manifests: Option<tempfile::TempDir>,
     lab: Lab,
 }
@@ -78,34 +103,66 @@ pub(super) struct Stage {
 impl Stage {
     /// Builds the lab, and lets the contender take in that many Services.
     pub(super) fn build(contender: Contender, services: u32, servers: &Servers) -> Result<Self> {
-        let lab = Lab::builder().node("node1", Layout::Routed, &["client", "a", "b"]).build()?;
-        for pod in ["a", "b"] {
+        let lab = Lab::builder()
+            .node(NODE, Layout::Routed, &["client", "a", "b"])
+            .node("node2", Layout::Routed, &["c", "d"])
+            .client("outside", NODE)
+            .build()?;
+        for pod in ["a", "b", "c", "d"] {
             servers.start(&lab.pod(pod).netns)?;
         }
-        let mut stage = Self { contender, services, agent: None, _manifests: None, lab };
-        let all = stage.services();
-        match contender {
+        equal_ways(&lab)?;
+        let all = cluster::services(&lab, services);
+        let mut stage = Self { contender, services, agent: None, kube_proxy: None, _manifests: None, lab };
+        let node = stage.lab.node(NODE);
+        match stage.contender.clone() {
             Contender::Plain => {}
             Contender::Netfilter(peer) => {
-                peer.load(&stage.lab.node("node1").netns, &peer.whole(&all, PODS), false)?;
+                let around = peers::Node { pods: PODS, address: IpAddr::V4(node.v4) };
+                peer.load(&node.netns, &peer.whole(&all, around), false)?;
             }
             Contender::Switchboard => stage.start_agent(&all)?,
+            Contender::KubeProxy(proxy) => stage.start_kube_proxy(&proxy, &all)?,
         }
         Ok(stage)
     }
 
     fn start_agent(&mut self, services: &[Service]) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("switchboard-bench-").tempdir()?;
-        for (number, portion) in services.chunks(PORTION).enumerate() {
-            let items: Vec<Value> = portion.iter().flat_map(objects).collect();
+        let write = |name: String, items: Vec<Value>| {
             let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
-            let path: PathBuf = folder.path().join(format!("services-{number}.json"));
-            std::fs::write(&path, list.to_string()).with_context(|| format!("writing {}", path.display()))?;
+            let path: PathBuf = folder.path().join(name);
+            std::fs::write(&path, list.to_string()).with_context(|| format!("writing {}", path.display()))
+        };
+        write("nodes.json".to_owned(), self.lab.nodes().iter().map(cluster::node_object).collect())?;
+        for (number, portion) in services.chunks(PORTION).enumerate() {
+            let items = portion.iter().flat_map(|service| cluster::objects(&self.lab, service)).collect();
+            write(format!("services-{number}.json"), items)?;
         }
-        let mut agent = Agent::start(self.lab.node("node1"), AgentConfig::new(folder.path()))?;
+        let mut agent = Agent::start(self.lab.node(NODE), AgentConfig::new(folder.path()))?;
         agent.wait_in_sync(SOON)?;
         self.agent = Some(agent);
         self._manifests = Some(folder);
+        Ok(())
+    }
+
+    fn start_kube_proxy(&mut self, proxy: &RealProxy, services: &[Service]) -> Result<()> {
+        let node = self.lab.node(NODE);
+        let listener = node.netns.run(|| TcpListener::bind("127.0.0.1:0"))?;
+        let server = ApiServer::start_on(listener, Settings::default())?;
+        self.lab.nodes().iter().try_for_each(|node| server.apply(cluster::node_object(node)))?;
+        let objects = services.iter().flat_map(|service| cluster::objects(&self.lab, service));
+        objects.into_iter().try_for_each(|object| server.apply(object))?;
+        let mut running = KubeProxy::start(&proxy.program, proxy.mode, node, &server.url(), PODS)?;
+        let last = [(From::Pod, Which::Last), (From::Pod, Which::Remote), (From::Outside, Which::Remote)];
+        running.wait_until_synced(PATIENCE, || {
+            last.iter().try_for_each(|(from, which)| {
+                let target = self.target(*from, *which);
+                let connected = self.client(*from).run(|| std::net::TcpStream::connect_timeout(&target, ASK));
+                connected.map(|_| ()).map_err(|error| format!("connecting to {target}: {error}"))
+            })
+        })?;
+        self.kube_proxy = Some((running, server));
         Ok(())
     }
 
@@ -113,87 +170,32 @@ impl Stage {
     pub(super) fn client(&self, from: From) -> &Netns {
         match from {
             From::Pod => &self.lab.pod("client").netns,
-            From::Node => &self.lab.node("node1").netns,
+            From::Node => &self.lab.node(NODE).netns,
+            From::Outside => &self.lab.client("outside").netns,
         }
     }
 
     /// What the client dials.
-    pub(super) fn target(&self, which: Which) -> SocketAddr {
-        match (self.contender, which) {
-            (Contender::Plain, _) => self.lab.pod("a").v4_at(POD_PORT),
-            (_, Which::First) => cluster_ip(0),
-            (_, Which::Last) => cluster_ip(self.services.max(1) - 1),
-            (_, Which::Datagrams) => datagram_ip(),
+    pub(super) fn target(&self, from: From, which: Which) -> SocketAddr {
+        match (&self.contender, from) {
+            (Contender::Plain, _) => self.lab.pod(if which.is_remote() { "c" } else { "a" }).v4_at(POD_PORT),
+            (_, From::Outside) => self.lab.node(NODE).v4_at(which.node_port(self.services)),
+            _ => which.cluster_ip(self.services),
         }
     }
 
-    /// The agent's resident memory in MiB, where there is an agent.
-    pub(super) fn agent_memory_mib(&self) -> Option<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.as_ref()?.pid())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        let kib: f64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        Some(kib / 1024.0)
-    }
-
-    /// All Services, and one for datagrams.
-    fn services(&self) -> Vec<Service> {
-        let ours: Vec<SocketAddr> = ["a", "b"].map(|pod| self.lab.pod(pod).v4_at(POD_PORT)).to_vec();
-        let others = |number: u32| {
-            let pod = |index| Ipv4Addr::from_bits(0x0aa0_0001 + 2 * number + index);
-            (0..2).map(|index| SocketAddr::new(IpAddr::V4(pod(index)), POD_PORT)).collect()
-        };
-        let all = (0..self.services).map(|number| Service {
-            name: format!("bench/s{number}"),
-            frontend: cluster_ip(number),
-            udp: false,
-            endpoints: if number == 0 || number + 1 == self.services { ours.clone() } else { others(number) },
-        });
-        let datagrams = Service {
-            name: "bench/datagrams".to_owned(),
-            frontend: datagram_ip(),
-            udp: true,
-            endpoints: ours.clone(),
-        };
-        std::iter::once(datagrams).chain(all).collect()
+    /// The resident memory of whoever keeps the Services up to date, in MB, where that is a process.
+    pub(super) fn memory(&self) -> Option<f64> {
+        let agent = self.agent.as_ref().map(Agent::pid);
+        let pid = agent.or_else(|| self.kube_proxy.as_ref().map(|(proxy, _)| proxy.pid()))?;
+        Some(process::memory(pid, "VmRSS").ok()? / 1e6)
     }
 }
 
-fn cluster_ip(number: u32) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a60_0001 + number)), 80)
-}
-
-fn datagram_ip() -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 98, 0, 1)), 53)
-}
-
-/// A Service and its slice, as the API has them.
-fn objects(service: &Service) -> [Value; 2] {
-    let (namespace, name) = service.name.split_once('/').unwrap_or(("default", &service.name));
-    let (ip, protocol) = (service.frontend.ip(), if service.udp { "UDP" } else { "TCP" });
-    let endpoints: Vec<Value> = service
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            json!({ "addresses": [endpoint.ip()], "nodeName": "node1",
-                    "conditions": { "ready": true, "serving": true, "terminating": false } })
-        })
-        .collect();
-    [
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": { "name": name, "namespace": namespace },
-            "spec": {
-                "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"],
-                "ports": [{ "name": "p", "port": service.frontend.port(), "protocol": protocol }],
-            },
-        }),
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": { "name": format!("{name}-1"), "namespace": namespace,
-                          "labels": { "kubernetes.io/service-name": name } },
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": [{ "name": "p", "port": POD_PORT, "protocol": protocol }],
-        }),
-    ]
+/// Whoever dials a pod from outside goes by the first node too, there and back, as translated packets do.
+fn equal_ways(lab: &Lab) -> Result<()> {
+    let (node, outside) = (lab.node(NODE), lab.client("outside"));
+    outside.route(PODS, node)?;
+    node.netns.set_sysctls(&NO_REDIRECTS)?;
+    lab.node("node2").netns.ip(&[format!("route add {}/32 via {}", outside.v4, node.v4)])
 }
