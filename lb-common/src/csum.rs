@@ -59,18 +59,11 @@ pub const fn difference(old: u64, new: u64, words: u64) -> u64 {
     (sum & 0xffff_ffff) + (sum >> 32)
 }
 
-/// The checksum after what it covers changed by `difference` ([`difference`]).
+/// The checksum after what it covers changed by `difference`: one of [`difference`], or the sum of some.
 #[must_use]
 #[inline(always)]
 pub const fn update_sum(checksum: u16, difference: u64) -> u16 {
-    finish(!checksum as u64 + (difference & 0xffff) + (difference >> 16))
-}
-
-/// The same for the sum of two differences.
-#[must_use]
-#[inline(always)]
-pub const fn update_sum_by_two(checksum: u16, differences: u64) -> u16 {
-    finish(!checksum as u64 + differences)
+    finish(!checksum as u64 + difference)
 }
 
 /// Is `checksum` the sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1), as it stands where the rest is

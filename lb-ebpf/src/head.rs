@@ -98,7 +98,7 @@ fn go<A: Family, P: Packet, const N: usize>(
     }
     if !udp || check != 0 {
         let both = addresses + csum::difference(before.into(), ends.ports.into(), 1);
-        let sum = csum::update_sum_by_two(check, both);
+        let sum = csum::update_sum(check, both);
         let sum = if udp { csum::udp_nonzero(sum) } else { sum };
         head[last] = (head[last] & !(0xffff << shift)) | (u32::from(sum) << shift);
     }
@@ -113,7 +113,7 @@ fn put<A: Family, const N: usize>(head: &mut [u32; N], ends: &Ends<A>, addresses
         let life = head[IP_CHECKSUM] & 0xffff;
         let aged = life.wrapping_sub(ends.hops) & 0xffff;
         let both = addresses + csum::difference(life.into(), aged.into(), 1);
-        let sum = csum::update_sum_by_two((head[IP_CHECKSUM] >> 16) as u16, both);
+        let sum = csum::update_sum((head[IP_CHECKSUM] >> 16) as u16, both);
         head[IP_CHECKSUM] = aged | (u32::from(sum) << 16);
     }
     let (from, to) = (ends.src.words(), ends.dst.words());

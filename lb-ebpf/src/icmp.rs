@@ -171,7 +171,7 @@ fn quoted_sum<A: Family, P: Packet>(
     if udp && before == 0 {
         return Ok(());
     }
-    let sum = csum::update_sum_by_two(before, change);
+    let sum = csum::update_sum(before, change);
     let after = if udp { csum::udp_nonzero(sum) } else { sum };
     packet.update_checksum(icmp, Change::Word(before.into(), after.into()))?;
     packet.store(at, &after)
