@@ -31,10 +31,11 @@ pub(crate) enum SourceEnd {
 
 /// Does the row at ingress still say where `segment` goes? A SYN on a connection that is over, or whose
 /// backend stopped serving, chooses anew (C38); so does each datagram of a backend that stopped
-/// serving (C36). Everything else stays where it is (C31, C37).
+/// serving (C36). Everything else stays where it is (C31, C37). That of a row that is not whole is not to be believed
+/// ([`is_whole`]): its partner's state may be another flow's.
 #[inline(never)]
 pub(crate) fn is_current<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segment<A>) -> bool {
-    stays(row, segment) || (segment.protocol.connects() && goes_on(key, row))
+    stays(row, segment) || (segment.protocol.connects() && serves(row) && !is_over(key, row))
 }
 
 /// The same by the row alone: of a SYN, nothing is known.
@@ -48,13 +49,6 @@ pub(crate) fn stays<A: Family>(row: &Row<A>, segment: &Segment<A>) -> bool {
         Protocol::UDP => serves(row),
         _ => true,
     }
-}
-
-/// Is a SYN the same again, of a connection that is not over? Its rows are whole then, or the partner's state is that of
-/// the flow that took its tuple.
-#[inline(always)]
-fn goes_on<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
-    serves(row) && !is_over(key, row) && is_whole(key, row)
 }
 
 /// Does the row's backend still serve, under the generation it was chosen in?
