@@ -156,7 +156,7 @@ pub(crate) struct FamilyMaps<A: Network> {
 
 /// A family that has maps.
 pub(crate) trait Family:
-    Network + Glimpsed + crate::masquerade::MasqueradeAddress + crate::reject::Refusal
+    Network + Glimpsed + crate::masquerade::MasqueradeAddress + crate::reject::Refusal + crate::sock::Local
 {
     /// Its maps.
     fn maps() -> FamilyMaps<Self>;

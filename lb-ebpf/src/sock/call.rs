@@ -14,20 +14,24 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 
 /// A call on a socket: its context.
 #[derive(Clone, Copy)]
-pub(super) struct Call(pub(super) *mut bpf_sock_addr);
+pub(crate) struct Call(pub(super) *mut bpf_sock_addr);
 
 /// A call whose peer is of the family `A`.
-pub(super) trait Peer<A: Address> {
+pub(super) trait Peer<A: Local> {
     /// The call.
     fn call(&self) -> Call;
     /// The address that the peer is called by.
     fn addr(&self) -> A;
     /// Calls it by another.
     fn set_addr(&self, addr: A);
-    /// The address that the socket is bound to; all zero: none.
-    fn bound(&self) -> A;
+}
+
+/// A family, by this end of a call.
+pub(crate) trait Local: Address {
+    /// The address that the call's socket is bound to; all zero: none.
+    fn bound(call: Call) -> Self;
     /// The node's address of the family.
-    fn node(config: &Config) -> A;
+    fn node(config: &Config) -> Self;
 }
 
 /// An IPv4 socket.
@@ -102,11 +106,33 @@ impl Call {
         // SAFETY: as above; the kernel's socket is never null in these hooks.
         unsafe { (&raw const (*self.0).__bindgen_anon_1.sk).read_volatile() }
     }
+}
+
+impl Local for V4 {
+    #[inline(always)]
+    fn bound(call: Call) -> Self {
+        // SAFETY: a field of the kernel's socket, which lives as long as the call.
+        bytemuck::cast(unsafe { (&raw const (*call.socket()).src_ip4).read_volatile() })
+    }
 
     #[inline(always)]
-    fn bound_v4(self) -> V4 {
-        // SAFETY: a field of the kernel's socket, which lives as long as the call.
-        bytemuck::cast(unsafe { (&raw const (*self.socket()).src_ip4).read_volatile() })
+    fn node(config: &Config) -> Self {
+        config.node_v4
+    }
+}
+
+impl Local for V6 {
+    #[inline(always)]
+    fn bound(call: Call) -> Self {
+        // SAFETY: a field of the kernel's socket, which lives as long as the call; the indices are constants below four.
+        let word =
+            |index| unsafe { (&raw const (*call.socket()).src_ip6).cast::<u32>().add(index).read_volatile() };
+        bytemuck::cast([word(0), word(1), word(2), word(3)])
+    }
+
+    #[inline(always)]
+    fn node(config: &Config) -> Self {
+        config.node_v6
     }
 }
 
@@ -127,16 +153,6 @@ impl Peer<V4> for Plain4 {
         // SAFETY: as above.
         unsafe { (&raw mut (*self.0.0).user_ip4).write_volatile(bytemuck::cast(addr)) }
     }
-
-    #[inline(always)]
-    fn bound(&self) -> V4 {
-        self.0.bound_v4()
-    }
-
-    #[inline(always)]
-    fn node(config: &Config) -> V4 {
-        config.node_v4
-    }
 }
 
 impl Peer<V4> for Mapped4 {
@@ -153,16 +169,6 @@ impl Peer<V4> for Mapped4 {
     #[inline(always)]
     fn set_addr(&self, addr: V4) {
         self.0.set_word(3, bytemuck::cast(addr));
-    }
-
-    #[inline(always)]
-    fn bound(&self) -> V4 {
-        self.0.bound_v4()
-    }
-
-    #[inline(always)]
-    fn node(config: &Config) -> V4 {
-        config.node_v4
     }
 }
 
@@ -184,19 +190,5 @@ impl Peer<V6> for Plain6 {
         self.0.set_word(1, b);
         self.0.set_word(2, c);
         self.0.set_word(3, d);
-    }
-
-    #[inline(always)]
-    fn bound(&self) -> V6 {
-        // SAFETY: a field of the kernel's socket, which lives as long as the call; the indices are constants below four.
-        let word = |index| unsafe {
-            (&raw const (*self.0.socket()).src_ip6).cast::<u32>().add(index).read_volatile()
-        };
-        bytemuck::cast([word(0), word(1), word(2), word(3)])
-    }
-
-    #[inline(always)]
-    fn node(config: &Config) -> V6 {
-        config.node_v6
     }
 }

@@ -22,6 +22,7 @@ use lb_common::address::{Port, Protocol};
 use crate::maps::{self, Family, Missing};
 use crate::service::{Choice, Request, Side};
 use crate::{destination, kernel, service};
+pub(crate) use call::Local;
 use call::{Call, Mapped4, Peer, Plain4, Plain6};
 
 /// What the hook of a refused call answers with (errno of every architecture that has BPF).
@@ -106,7 +107,7 @@ fn ask<A: Family, P: Peer<A>>(peer: &P, asks: Asks) -> Verdict {
     let Some(protocol) = call.protocol() else { return Verdict::SocketNotOurs };
     let Some(whose) = whose(call, protocol) else { return Verdict::SocketNotOurs };
     let key = key(call, (peer.addr(), call.port()), protocol, Way::FORTH);
-    let frontend = match frontend::<A, P>(&key, whose) {
+    let frontend = match frontend(&key, whose) {
         Ok(frontend) => frontend,
         Err(verdict) => {
             forget(&key, asks);
@@ -143,16 +144,13 @@ fn ask<A: Family, P: Peer<A>>(peer: &P, asks: Asks) -> Verdict {
 
 /// The frontend that the socket asks for; loopback stands for the node's NodePorts (C17).
 #[inline(always)]
-fn frontend<A: Family, P: Peer<A>>(
-    key: &Word<A, SocketKey<A>>,
-    whose: Whose,
-) -> Result<FrontendRow, Verdict> {
+fn frontend<A: Family>(key: &Word<A, SocketKey<A>>, whose: Whose) -> Result<FrontendRow, Verdict> {
     let at = |addr| maps::frontend(&Word::new(FrontendKey::new(addr, key.port, key.protocol)));
     match at(key.addr) {
         Ok(frontend) => Ok(frontend),
         Err(Missing::Recycled) => Err(Verdict::DroppedRowRecycled),
         Err(Missing::Absent) if { key.addr }.is_loopback() && whose == Whose::Node => {
-            match at(P::node(&maps::config())) {
+            match at(A::node(&maps::config())) {
                 Ok(frontend) if frontend.flags.has(FrontendFlags::NODE_PORT) => Ok(frontend),
                 _ => Err(Verdict::SocketNotService),
             }
@@ -243,8 +241,8 @@ fn remember<A: Family>(
 /// Whom the socket counts as (C30): the address it is bound to, else the node's.
 #[inline(always)]
 fn client<A: Family, P: Peer<A>>(peer: &P) -> A {
-    let bound = peer.bound();
-    if bound == A::zeroed() || bound.is_loopback() { P::node(&maps::config()) } else { bound }
+    let bound = A::bound(peer.call());
+    if bound == A::zeroed() || bound.is_loopback() { A::node(&maps::config()) } else { bound }
 }
 
 /// A socket is told its peer.
