@@ -1,7 +1,8 @@
 //! The manifests in `deploy/` are what they say: objects of Kubernetes' types, without a field that those do not have.
 //!
-//! The chart's templates use four forms, so that they can be rendered here without Helm: a path below `.Values`,
-//! `.Release.Namespace`, `.Chart.AppVersion`, and a path followed by `| toJson`, with `| sha256sum` at most behind that.
+//! The chart's templates use few forms, so that they can be rendered here without Helm: a path below `.Values`,
+//! `.Release.Namespace`, `.Chart.AppVersion`, a path followed by `| toJson`, with `| sha256sum` at most behind that, and
+//! on lines of their own `if`, with `not` or `or` before its paths, `else` and `end`, one not within another.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -117,8 +118,9 @@ fn check_daemon_set(set: &DaemonSet) {
     let mounts: Vec<&str> =
         container.volume_mounts.iter().flatten().map(|mount| mount.name.as_str()).collect();
     assert_eq!(volumes, mounts);
-    let liveness = container.liveness_probe.as_ref().unwrap().http_get.as_ref().unwrap();
-    assert_eq!(liveness.path.as_deref(), Some("/livez"));
+    let runs = container.args.as_ref().unwrap()[0] == "run";
+    let liveness = container.liveness_probe.as_ref().and_then(|probe| probe.http_get.as_ref());
+    assert_eq!(liveness.and_then(|probe| probe.path.as_deref()), runs.then_some("/livez"));
 }
 
 fn base() -> Vec<Value> {
@@ -150,10 +152,131 @@ fn the_overlays_say_where_the_api_server_is() {
     }
 }
 
+/// A strategic merge patch, as far as those here go: lists of these fields are merged by a key, others replaced, and
+/// null removes.
+fn patch(field: &str, object: &mut Value, by: &Value) {
+    let key = match field {
+        "containers" | "env" | "volumes" => Some("name"),
+        "volumeMounts" => Some("mountPath"),
+        _ => None,
+    };
+    match (object, by, key) {
+        (Value::Object(object), Value::Object(by), _) => {
+            for (field, by) in by {
+                match by {
+                    Value::Null => drop(object.remove(field)),
+                    by => patch(field, object.entry(field).or_insert(Value::Null), by),
+                }
+            }
+        }
+        (Value::Array(list), Value::Array(by), Some(key)) => {
+            for by in by {
+                match list.iter_mut().find(|item| item[key] == by[key]) {
+                    Some(item) => patch("", item, by),
+                    None => list.push(by.clone()),
+                }
+            }
+        }
+        (object, by, _) => *object = by.clone(),
+    }
+}
+
+/// The base with components in it.
+fn with(components: &[&str]) -> Vec<Value> {
+    let mut objects = base();
+    for component in components {
+        let folder = format!("kustomize/components/{component}");
+        let kustomization = documents(&text(&format!("{folder}/kustomization.yaml"))).remove(0);
+        assert_eq!(kustomization["kind"], "Component");
+        for file in kustomization["patches"].as_array().unwrap() {
+            let by = documents(&text(&format!("{folder}/{}", file["path"].as_str().unwrap()))).remove(0);
+            let same = |object: &&mut Value| {
+                object["kind"] == by["kind"] && object["metadata"]["name"] == by["metadata"]["name"]
+            };
+            let object = objects.iter_mut().find(same).expect("what is patched is in the base");
+            patch("", object, &by);
+        }
+    }
+    objects
+}
+
+/// The DaemonSet's container among them.
+fn container(objects: &[Value]) -> &Value {
+    let set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+    &set["spec"]["template"]["spec"]["containers"][0]
+}
+
+/// The binary understands these arguments and this environment.
+fn check_command(container: &Value) {
+    let args = container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+    let env = container["env"].as_array().unwrap().iter();
+    let env = env.filter_map(|set| Some((set["name"].as_str()?, set["value"].as_str()?)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.env_clear().envs(env);
+    let runs = container["args"][0] == "run";
+    let output = if runs {
+        command.args(["run", "--dry-run", "--source", "kube", "--node", "n"]).output().unwrap()
+    } else {
+        command.args(args).arg("--help").output().unwrap()
+    };
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    if runs && container["env"].as_array().unwrap().len() > 1 {
+        assert!(
+            out.contains("node-settings: \"on\"") && out.contains("proc-sys: \"/host/proc/sys\""),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn the_components_set_the_node_and_take_it_back() {
+    for components in [&["node-settings"] as &[_], &["drain"], &["node-settings", "drain"]] {
+        let objects = with(components);
+        check_all(&objects);
+        check_command(container(&objects));
+        for (name, path) in [("settings", "/proc/sys/net"), ("record", "/run/switchboard")] {
+            let mounts = container(&objects)["volumeMounts"].as_array().unwrap();
+            assert_eq!(mounts.iter().filter(|mount| mount["name"] == name).count(), 1);
+            let volumes = objects.last().unwrap()["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+            let volume = volumes.iter().find(|volume| volume["name"] == name).unwrap();
+            assert_eq!(volume["hostPath"]["path"], path);
+        }
+    }
+}
+
+/// Takes out what the values switch off.
+fn switched(template: &str, values: &Value) -> String {
+    let holds = |path: &str| {
+        let pointer = path.strip_prefix(".Values").expect(path).replace('.', "/");
+        values.pointer(&pointer).and_then(Value::as_bool).expect(path)
+    };
+    let mut shown = true;
+    let mut lines = String::new();
+    for line in template.lines() {
+        let words: Vec<&str> =
+            match line.trim().strip_prefix("{{- ").and_then(|rest| rest.strip_suffix(" }}")) {
+                Some(words) => words.split(' ').collect(),
+                None => Vec::new(),
+            };
+        match words.as_slice() {
+            ["if", "not", path] => shown = !holds(path),
+            ["if", "or", paths @ ..] => shown = paths.iter().any(|path| holds(path)),
+            ["if", path] => shown = holds(path),
+            ["else"] => shown = !shown,
+            ["end"] => shown = true,
+            _ if shown => lines = lines + line + "\n",
+            _ => {}
+        }
+    }
+    lines
+}
+
 /// The forms that the templates are written in, and no other.
 fn render(template: &str, values: &Value) -> String {
     let mut rendered = String::new();
-    let mut rest = template;
+    let template = switched(template, values);
+    let mut rest = template.as_str();
     while let Some((before, after)) = rest.split_once("{{") {
         let (expression, after) = after.split_once("}}").expect("}}");
         let mut words = expression.split('|').map(str::trim);
@@ -182,15 +305,22 @@ fn render(template: &str, values: &Value) -> String {
 
 #[test]
 fn the_chart_renders_to_what_the_base_has() {
+    same_as_the_chart(base(), false, false);
+    same_as_the_chart(with(&["node-settings"]), true, false);
+    same_as_the_chart(with(&["drain"]), false, true);
+}
+
+fn same_as_the_chart(mut base: Vec<Value>, node_settings: bool, drain: bool) {
     let mut values = documents(&text("helm/switchboard/values.yaml")).remove(0);
     values["config"]["apiserver"] = "https://192.0.2.1:6443".into();
+    values["nodeSettings"] = node_settings.into();
+    values["drain"] = drain.into();
     let mut objects = Vec::new();
     for file in ["service-account.yaml", "rbac.yaml", "config.yaml", "daemonset.yaml"] {
         let rendered = render(&text(&format!("helm/switchboard/templates/{file}")), &values);
         objects.extend(documents(&rendered));
     }
     check_all(&objects);
-    let mut base = base();
     for (from_chart, from_base) in objects.iter_mut().zip(&mut base) {
         for object in [&mut *from_chart, from_base] {
             if object["kind"] == "ConfigMap" {

@@ -17,6 +17,9 @@ use crate::net::accept;
 /// Where what was there before is written down; gone with a reboot, as the settings are.
 pub(super) const RECORD: &str = "/run/switchboard/node-settings.json";
 
+/// Where the kernel's settings are. Container runtimes mount it read-only.
+pub(super) const SETTINGS: &str = "/proc/sys";
+
 const MAX: &str = "net/netfilter/nf_conntrack_max";
 const ESTABLISHED: &str = "net/netfilter/nf_conntrack_tcp_timeout_established";
 const CLOSE_WAIT: &str = "net/netfilter/nf_conntrack_tcp_timeout_close_wait";
@@ -42,9 +45,9 @@ pub(super) struct NodeSettings {
 }
 
 impl NodeSettings {
-    /// Of this host.
-    pub(super) fn new(record: &Path) -> Self {
-        Self { settings: PathBuf::from("/proc/sys"), record: record.to_owned() }
+    /// Of this host, whose settings are at `settings`; what they were is written down at `record`.
+    pub(super) fn new(settings: &Path, record: &Path) -> Self {
+        Self { settings: settings.to_owned(), record: record.to_owned() }
     }
 
     /// Applies them. Trouble is told, and keeps nothing else from being done.
@@ -58,7 +61,8 @@ impl NodeSettings {
             }
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
-                "conntrack stays as it is (in a container, /proc/sys/net has to be writable)"
+                settings = %self.settings.display(),
+                "conntrack stays as it is (in a container, mount the host's /proc/sys/net and name it by --proc-sys)"
             ),
         }
         match accept::accept(networks) {

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::node_settings::{NodeSettings, RECORD};
+use anyhow::Context as _;
+use nix::sys::signal::{SigSet, Signal};
+
+use super::node_settings::{NodeSettings, RECORD, SETTINGS};
 use crate::datapath::attach::{self, Interface};
 use crate::datapath::kernel;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
@@ -30,9 +33,15 @@ pub struct Args {
     /// Where the agent has written down what the node's settings were (`run --node-settings on`).
     #[arg(long, value_name = "FILE", default_value = RECORD)]
     node_settings_record: PathBuf,
+    /// Where the kernel's settings are, as for `run`.
+    #[arg(long, value_name = "DIR", default_value = SETTINGS)]
+    proc_sys: PathBuf,
     /// How long --drain waits at most; connections that are left then break.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, requires = "drain")]
     drain_timeout: u32,
+    /// Wait for SIGTERM when everything is removed, as a DaemonSet's container has to: one that ends is started again.
+    #[arg(long)]
+    then_wait: bool,
 }
 
 /// Removes everything; finding nothing is a success.
@@ -40,11 +49,23 @@ pub struct Args {
 /// # Errors
 /// Where an agent still runs or rights are missing.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    remove(args)?;
+    if args.then_wait {
+        // Held back before it is said that we wait, or who reads that might end us too early.
+        let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        ends.thread_block().context("holding SIGTERM back")?;
+        println!("waiting for SIGTERM");
+        ends.wait().context("waiting for SIGTERM")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(args: &Args) -> anyhow::Result<()> {
     let pins = Pins::at(&args.pin_dir);
     if !pins.exist() {
         undo_settings(args)?;
         println!("nothing to remove at {}", pins.folder().display());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     // Held by whoever runs; taken again, by the same process, when the pins go.
     let lock = pins.lock()?;
@@ -75,11 +96,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         removed.maps.len(),
         pins.folder().display()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn undo_settings(args: &Args) -> anyhow::Result<()> {
-    for done in NodeSettings::new(&args.node_settings_record).undo()? {
+    for done in NodeSettings::new(&args.proc_sys, &args.node_settings_record).undo()? {
         println!("{done}");
     }
     Ok(())

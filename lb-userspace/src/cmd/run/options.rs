@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::cmd::node_settings::{NodeSettings, RECORD};
+use crate::cmd::node_settings::{NodeSettings, RECORD, SETTINGS};
 use crate::serve::{self, ServeAddress};
 
 /// What is answered by HTTP.
@@ -34,12 +34,16 @@ pub(super) struct NodeSettingsArgs {
     /// Where it is written down what the settings were.
     #[arg(long, value_name = "FILE", default_value = RECORD)]
     node_settings_record: PathBuf,
+    /// Where the kernel's settings are. A container has /proc/sys read-only, and is given the host's `net` below another.
+    #[arg(long, value_name = "DIR", default_value = SETTINGS)]
+    proc_sys: PathBuf,
 }
 
 impl NodeSettingsArgs {
     /// What to set, if anything.
     pub(super) fn settings(&self) -> Option<NodeSettings> {
-        (self.node_settings == Switch::On).then(|| NodeSettings::new(&self.node_settings_record))
+        (self.node_settings == Switch::On)
+            .then(|| NodeSettings::new(&self.proc_sys, &self.node_settings_record))
     }
 }
 
