@@ -4,7 +4,7 @@
 //! half-open table to the settled one. Must not touch packets. Invariant: a row that sends packets one way
 //! implies the row that translates their replies; no row of a live flow is overwritten.
 
-use lb_common::abi::{BackendFlags, FlowFlags, FlowRow, Hook, Verdict, Word};
+use lb_common::abi::{BackendFlags, BackendId, ConfigFlags, FlowFlags, FlowRow, Hook, Verdict, Word};
 use lb_common::address::{Port, Protocol};
 use lb_common::flow_state::{PairState, SideState, opens};
 use lb_common::wire::Segment;
@@ -45,10 +45,27 @@ pub(crate) fn stays<A: Family>(row: &Row<A>, segment: &Segment<A>) -> bool {
         return true;
     }
     match segment.protocol {
-        Protocol::TCP | Protocol::SCTP => !opens(segment.tcp_flags),
+        Protocol::TCP | Protocol::SCTP => !opens(segment.tcp_flags) && !is_cut_off(row, segment),
         Protocol::UDP => serves(row),
         _ => true,
     }
+}
+
+/// Is a segment's backend no more, and is its client to be told (C37)? What opens a connection chooses anew.
+#[inline(always)]
+pub(crate) fn is_cut_off<A: Family>(row: &FlowRow<A>, segment: &Segment<A>) -> bool {
+    segment.protocol == Protocol::TCP
+        && row.generation != 0
+        && row.flags.has(FlowFlags::FORWARD)
+        && !opens(segment.tcp_flags)
+        && maps::config().flags.has(ConfigFlags::RESET_VANISHED)
+        && has_vanished::<A>(row.backend, row.generation)
+}
+
+#[inline(always)]
+fn has_vanished<A: Family>(id: BackendId, generation: u32) -> bool {
+    let backend = maps::backend::<A>(id);
+    backend.generation != generation || backend.flags.has(BackendFlags::VANISHED)
 }
 
 /// Does the row's backend still serve, under the generation it was chosen in?

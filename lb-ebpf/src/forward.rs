@@ -14,7 +14,7 @@ use crate::head::{self, Ends};
 use crate::maps::{self, Entry, Family, Key, Stored};
 use crate::packet::{Packet, Refused};
 use crate::xdp::{Frame, Route};
-use crate::{kernel, parse, rewrite, stranger};
+use crate::{conntrack, kernel, parse, rewrite, stranger};
 
 /// The way out of the node.
 #[derive(Clone, Copy)]
@@ -68,13 +68,13 @@ fn tally<A: Address>(row: &FlowRow<A>, len: usize) {
     }
 }
 
-/// Both ends are translated, the connection is open, and its backend serves if it must (C36).
+/// Both ends are translated, the connection is open, and its backend serves if it must (C36) and is there if it must (C37).
 #[inline(always)]
 fn may_take<A: Family>(segment: &Segment<A>, entry: &Entry<A>) -> bool {
     let row = &entry.entry.row;
     let FlowFlags(flags) = row.flags;
     let masqueraded = flags & !FlowFlags::FORWARD == FlowFlags::MASQUERADED;
-    if !masqueraded || row.state != SideState::OPEN.0 {
+    if !masqueraded || row.state != SideState::OPEN.0 || conntrack::is_cut_off(row, segment) {
         return false;
     }
     if segment.protocol == Protocol::UDP && flags & FlowFlags::FORWARD != 0 {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::abi::{FrontendFlags, FrontendRow, Verdict};
+use lb_common::abi::{ConfigFlags, FrontendFlags, FrontendRow, Verdict};
 use lb_common::address::{Protocol, V4, V6};
 use lb_tests::packets::{Datapath, Ends, Frame, MASQUERADE_PORTS, Service, both, checksums_hold, sockets_of};
 use lb_userspace::tables::Family;
@@ -327,4 +327,38 @@ fn association<A: Family>(ends: &Ends) {
 #[test]
 fn c21_an_sctp_association_is_translated_with_its_ports_and_its_checksum() {
     both((association::<V4>, association::<V6>));
+}
+
+fn vanished<A: Family>(ends: &Ends) {
+    let mut datapath = Datapath::load().unwrap();
+    let backend = ends.backends[0];
+    let service = Service {
+        frontend: Some(ends.vip),
+        protocol: Protocol::TCP,
+        backends: &ends.backends[..1],
+        ..Service::default()
+    };
+    let id = datapath.publish::<A>(&service).unwrap()[0];
+    datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build());
+    datapath.to_pod(&Frame::tcp(backend, ends.client, "SA").build());
+    let data = Frame::tcp(ends.client, ends.vip, "AP").payload(b"more").build();
+    datapath.configure(ConfigFlags::RESET_VANISHED).unwrap();
+    datapath.stop_serving::<A>(id, backend).unwrap();
+    assert_eq!(datapath.from_pod(&data).verdict, Verdict::Forwarded, "it is still listed (C31)");
+    datapath.vanish::<A>(id, backend).unwrap();
+    datapath.configure(0).unwrap();
+    assert_eq!(datapath.from_pod(&data).verdict, Verdict::Forwarded, "nobody asked for a reset");
+    datapath.configure(ConfigFlags::RESET_VANISHED).unwrap();
+    let ran = datapath.from_pod(&data);
+    assert_eq!((ran.verdict, ran.action), (Verdict::RejectedVanished, 7));
+    assert_eq!(ran.frame, Frame::tcp(ends.vip, ends.client, "R").numbers(2_000, 0, 0).swapped().build());
+    assert_eq!(datapath.row_counts().unwrap(), (0, 0), "the connection is forgotten");
+    publish::<A>(&mut datapath, ends.vip, Protocol::TCP, &ends.backends[1..2]);
+    let anew = datapath.from_pod(&Frame::tcp(ends.client, ends.vip, "S").build());
+    assert_eq!((anew.verdict, destination(&anew.frame)), (Verdict::ForwardedNew, ends.backends[1]));
+}
+
+#[test]
+fn c37_where_it_is_asked_for_a_segment_to_a_vanished_backend_is_answered_with_a_reset() {
+    both((vanished::<V4>, vanished::<V6>));
 }

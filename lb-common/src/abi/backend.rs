@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::address::{Address, Port};
 
-/// A backend. All zero: a free id.
+/// A backend. One without address and owner: a free id.
 #[repr(C, packed)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct BackendRow<A: Address> {
@@ -39,6 +39,8 @@ impl BackendFlags {
     pub const IN_LOCAL_SET: u16 = 1 << 2;
     /// It runs on this node.
     pub const LOCAL: u16 = 1 << 3;
+    /// Nothing lists it any more: not that it does not serve for now, but that it is no more (C37).
+    pub const VANISHED: u16 = 1 << 4;
 
     /// Are all of `bits` set?
     #[must_use]

@@ -51,6 +51,8 @@ impl ConfigFlags {
     /// Programs are being attached where netfilter translates: a segment of no known connection may be of one that it
     /// opened a moment ago, and is left to it.
     pub const TAKING_OVER: u32 = 1 << 3;
+    /// A TCP segment to a backend that has vanished is answered with a reset (C37, option `resetOnBackendDelete`).
+    pub const RESET_VANISHED: u32 = 1 << 4;
 
     /// Are all of `bits` set?
     #[must_use]

@@ -48,7 +48,7 @@ pub use verdict::{Action, Verdict};
 use bytemuck::{Pod, Zeroable};
 
 /// Goes up by one with every change of a layout; names the folder of the pins.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// A map's name, as the object file and the pin have it, and its default size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,6 +106,8 @@ verdicts! {
     ShortcutLeft => "shortcut_left",
     /// Ingress: of a connection to a frontend that netfilter translates since before; left to it.
     PassedForeign => "passed_foreign",
+    /// A segment to a backend that has vanished, where the option says so: answered with a reset (C37).
+    RejectedVanished => "rejected_vanished",
 }
 
 /// What happens to a packet.
@@ -121,7 +123,7 @@ pub enum Action {
 
 impl Verdict {
     /// How many there are: the size of the counters' array.
-    pub const COUNT: u32 = 40;
+    pub const COUNT: u32 = 41;
 
     /// The counter's index.
     #[must_use]
@@ -135,7 +137,10 @@ impl Verdict {
     #[inline(always)]
     pub const fn action(self) -> Action {
         match self {
-            Self::RejectedNoEndpoint | Self::RejectedNoFlow | Self::RejectedNoPort => Action::Answer,
+            Self::RejectedNoEndpoint
+            | Self::RejectedNoFlow
+            | Self::RejectedNoPort
+            | Self::RejectedVanished => Action::Answer,
             Self::DroppedNoLocalEndpoint
             | Self::DroppedNoFlow
             | Self::DroppedUnrejectable

@@ -1,4 +1,4 @@
-//! Which of the node's sockets are left on a dead backend (contract C36).
+//! Which of the node's sockets are left on a dead backend (contract C36, C37).
 //!
 //! Decides by a socket's row and its backend's. Must not know how a socket is closed. Invariant: a socket whose
 //! backend serves under the generation it was chosen in is never named.
@@ -20,23 +20,30 @@ pub struct Stranded<A: Address> {
     pub peer: SocketAddr,
 }
 
-/// The connected UDP sockets among `rows` whose backend serves no longer. TCP connections end by themselves (C37),
-/// and a socket that is not connected chooses anew with its next datagram.
+/// The connected sockets of `protocol` among `rows` that must not stay: by UDP those whose backend serves no longer
+/// (C36), by TCP those whose backend is listed no longer (C37). A socket that is not connected chooses anew with its
+/// next datagram.
 pub fn stranded<A: Address>(
     rows: &[(SocketKey<A>, SocketRow<A>)],
+    protocol: Protocol,
     backend: impl Fn(BackendId) -> Option<BackendRow<A>>,
 ) -> Vec<Stranded<A>> {
-    let serves = |row: &SocketRow<A>| {
-        backend(row.backend).is_some_and(|backend| {
-            backend.generation == row.generation && { backend.flags }.has(BackendFlags::SERVING)
+    let may_stay = |row: &SocketRow<A>| {
+        backend(row.backend).filter(|backend| backend.generation == row.generation).is_some_and(|backend| {
+            let flags = backend.flags;
+            if protocol == Protocol::UDP {
+                flags.has(BackendFlags::SERVING)
+            } else {
+                !flags.has(BackendFlags::VANISHED)
+            }
         })
     };
     rows.iter()
         .filter(|(key, row)| {
-            key.protocol == Protocol::UDP
+            key.protocol == protocol
                 && key.way == Way::BACK
                 && { row.flags }.has(SocketFlags::CONNECTED)
-                && !serves(row)
+                && !may_stay(row)
         })
         .map(|(key, _)| Stranded {
             key: *key,
@@ -72,7 +79,7 @@ mod tests {
         (key, row)
     }
 
-    fn found(flags: u16, generation: u32) -> Vec<u64> {
+    fn found(protocol: Protocol, flags: u16, generation: u32) -> Vec<u64> {
         let rows = [
             row(1, Protocol::UDP, Way::BACK, SocketFlags::CONNECTED),
             row(2, Protocol::UDP, Way::BACK, 0),
@@ -83,16 +90,27 @@ mod tests {
             let flags = BackendFlags(flags);
             (id == BackendId(7)).then(|| BackendRow { generation, flags, ..BackendRow::zeroed() })
         };
-        stranded(&rows, backend).iter().map(|socket| socket.cookie).collect()
+        stranded(&rows, protocol, backend).iter().map(|socket| socket.cookie).collect()
     }
 
     #[test]
     fn c36_connected_udp_sockets_are_left_behind_by_a_backend_that_stops_serving() {
+        let found = |flags, generation| found(Protocol::UDP, flags, generation);
         assert_eq!(found(BackendFlags::SERVING, 3), [0_u64; 0]);
         assert_eq!(found(BackendFlags::SERVING | BackendFlags::LOCAL, 3), [0_u64; 0]);
         assert_eq!(found(0, 3), [1]);
         assert_eq!(found(BackendFlags::SERVING, 4), [1], "the id has another owner");
-        let gone = stranded(&[row(1, Protocol::UDP, Way::BACK, SocketFlags::CONNECTED)], |_| None);
+        let rows = [row(1, Protocol::UDP, Way::BACK, SocketFlags::CONNECTED)];
+        let gone = stranded(&rows, Protocol::UDP, |_| None);
         assert_eq!(gone[0].peer, "10.244.1.2:8080".parse().unwrap());
+    }
+
+    #[test]
+    fn c37_tcp_connections_are_left_behind_by_a_backend_that_vanishes_not_by_one_that_stops_serving() {
+        let found = |flags, generation| found(Protocol::TCP, flags, generation);
+        assert_eq!(found(BackendFlags::SERVING, 3), [0_u64; 0]);
+        assert_eq!(found(0, 3), [0_u64; 0], "not ready for now");
+        assert_eq!(found(BackendFlags::VANISHED, 3), [4]);
+        assert_eq!(found(BackendFlags::SERVING, 4), [4], "the id has another owner");
     }
 }

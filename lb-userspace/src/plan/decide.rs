@@ -167,8 +167,11 @@ fn decide(state: &State, service: &Service, port: &ServicePort, owned: Vec<Owned
         .collect();
     let backends = candidates
         .iter()
-        .filter(|candidate| candidate.endpoint.serves())
-        .map(|candidate| Backend { addr: candidate.addr, serving: true, local: candidate.local })
+        .map(|candidate| Backend {
+            addr: candidate.addr,
+            serving: candidate.endpoint.serves(),
+            local: candidate.local,
+        })
         .collect();
     Decision { name: port_name(service, port), frontends, backends }
 }

@@ -36,8 +36,8 @@ pub struct Decision {
     pub name: ServicePortName,
     /// What clients dial, both families, sorted by address and port.
     pub frontends: Vec<Frontend>,
-    /// Every backend that serves or did a moment ago and is still listed, both families, sorted by address. A
-    /// superset of all sets: one that serves outside of any set still keeps its UDP flows (C36).
+    /// Every backend that is listed, both families, sorted by address. A superset of all sets: one that serves outside
+    /// of any set still keeps its UDP flows (C36), and one that does not serve is not one that vanished (C37).
     pub backends: Vec<Backend>,
 }
 

@@ -98,8 +98,8 @@ fn networks<A: Indexed>(actual: &Tables, desired: &Tables, phases: &mut Phases) 
 fn gain<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
     for (id, want) in desired.backends_of::<A>(owner).filter(|_| owner != 0) {
         let have = actual.backend::<A>(id);
-        let flags = if same_backend(have, want) { have.flags.0 | want.flags.0 } else { want.flags.0 };
-        let row = BackendRow { flags: BackendFlags(flags), ..want };
+        let row =
+            if same_backend(have, want) { BackendRow { flags: gained(have, want), ..want } } else { want };
         if row != have {
             phases.gain.push(A::put_backend(id, row));
         }
@@ -142,7 +142,7 @@ fn lose<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], owner: u3
         let want = desired.backend::<A>(id);
         if want.service_port == 0 && have != want {
             phases.free.push(A::put_backend(id, want));
-        } else if same_backend(have, want) && have.flags.0 & !want.flags.0 != 0 {
+        } else if same_backend(have, want) && gained(have, want) != { want.flags } {
             phases.lose.push(A::put_backend(id, want));
         }
     }
@@ -151,6 +151,12 @@ fn lose<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], owner: u3
         let free = desired.backends_of::<A>(owner).filter(|(id, _)| unknown(id));
         phases.free.extend(free.map(|(id, row)| A::put_backend(id, row)));
     }
+}
+
+/// The flags of a backend that has what it is to get, and still all that it is to lose: that it vanished comes last.
+fn gained<A: Indexed>(have: BackendRow<A>, want: BackendRow<A>) -> BackendFlags {
+    let vanished = have.flags.0 & want.flags.0 & BackendFlags::VANISHED;
+    BackendFlags((have.flags.0 | want.flags.0) & !BackendFlags::VANISHED | vanished)
 }
 
 /// Do these differ in their flags at most?

@@ -286,8 +286,11 @@ impl Publisher {
         holding.backends[family] = backends;
 
         for id in gone {
-            // Its row stays for those who still hold the id, but says that it serves no longer.
-            let row = BackendRow { flags: BackendFlags(0), ..self.books.desired().backend::<A>(id) };
+            // Its row stays for those who still hold the id, but says that it is no more.
+            let row = BackendRow {
+                flags: BackendFlags(BackendFlags::VANISHED),
+                ..self.books.desired().backend::<A>(id)
+            };
             self.books.want(&A::put_backend(id, row));
         }
         for (id, row) in rows.backends {

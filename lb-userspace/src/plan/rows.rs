@@ -154,9 +154,10 @@ pub(super) fn backend_row<A: Address>(
     }
 }
 
-/// The row of an id that nobody owns: all zero, but the generation, from which its next owner counts on.
+/// The row of an id that nobody owns any more: all zero, but the generation, from which its next owner counts on, and that
+/// whoever had it is no more (C37).
 pub(super) fn free_backend_row<A: Address>(generation: u32) -> BackendRow<A> {
-    BackendRow { generation, ..bytemuck::Zeroable::zeroed() }
+    BackendRow { generation, flags: BackendFlags(BackendFlags::VANISHED), ..bytemuck::Zeroable::zeroed() }
 }
 
 /// The backends of a set, sorted by address, each once. Those without an id are of the other family.

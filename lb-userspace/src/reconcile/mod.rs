@@ -250,9 +250,10 @@ impl<M: Maps> Reconciler<M> {
             Err(stopped) => (stopped.applied.min(operations.len()), Err(stopped.to_string())),
         };
         let applied = &operations[..applied];
+        let before = self.publisher.actual();
+        report.retired += applied.iter().filter(|operation| is_retirement(operation, before)).count();
         self.publisher.confirm(applied);
         report.operations += applied.len();
-        report.retired += applied.iter().filter(|operation| is_retirement(operation)).count();
         report.rows_written += applied.iter().map(MapOp::rows).sum::<usize>();
         self.room |= applied.iter().any(is_retraction);
         result
@@ -270,11 +271,16 @@ fn is_retraction(operation: &MapOp) -> bool {
     )
 }
 
-/// Does a backend that this is about not serve?
-fn is_retirement(operation: &MapOp) -> bool {
+/// Does a backend stop serving by this, or vanish? `before` is what stood there.
+fn is_retirement(operation: &MapOp, before: &Tables) -> bool {
+    let stops = |before: Option<BackendFlags>, after: BackendFlags| {
+        let had = |bit| before.is_some_and(|before| before.has(bit));
+        had(BackendFlags::SERVING) && !after.has(BackendFlags::SERVING)
+            || before.is_some() && !had(BackendFlags::VANISHED) && after.has(BackendFlags::VANISHED)
+    };
     match operation {
-        MapOp::PutBackendV4(_, row) => !{ row.flags }.has(BackendFlags::SERVING),
-        MapOp::PutBackendV6(_, row) => !{ row.flags }.has(BackendFlags::SERVING),
+        MapOp::PutBackendV4(id, row) => stops(before.backends_v4.get(id).map(|row| row.flags), row.flags),
+        MapOp::PutBackendV6(id, row) => stops(before.backends_v6.get(id).map(|row| row.flags), row.flags),
         _ => false,
     }
 }

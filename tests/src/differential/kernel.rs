@@ -113,6 +113,7 @@ impl Subject {
             opening_timeout: u32::try_from(cluster.opening_timeout)?,
             flags: ConfigFlags(
                 flag(cluster.masquerade_always, ConfigFlags::MASQUERADE_ALWAYS)
+                    | flag(cluster.reset_vanished, ConfigFlags::RESET_VANISHED)
                     | flag(cluster.sockets, ConfigFlags::SOCKETS),
             ),
             ..Config::default()
@@ -287,7 +288,8 @@ fn backend_row<A: Address>(service: &ServicePort, backend: &Backend) -> Option<B
             flag(backend.serving, BackendFlags::SERVING)
                 | flag(backend.in_cluster_set, BackendFlags::IN_CLUSTER_SET)
                 | flag(backend.in_local_set, BackendFlags::IN_LOCAL_SET)
-                | flag(backend.here, BackendFlags::LOCAL),
+                | flag(backend.here, BackendFlags::LOCAL)
+                | flag(backend.vanished, BackendFlags::VANISHED),
         ),
         generation: backend.generation,
         service_port: service.id,

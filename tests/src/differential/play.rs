@@ -331,6 +331,7 @@ fn apply(change: &Change, model: &mut Model) {
         Change::Serving(service, index)
         | Change::ClusterSet(service, index)
         | Change::LocalSet(service, index)
+        | Change::Vanished(service, index)
         | Change::Recycled(service, index) => (*service, *index),
     };
     let Some(backend) = cluster.services.get_mut(service).and_then(|one| one.backends.get_mut(index)) else {
@@ -339,12 +340,19 @@ fn apply(change: &Change, model: &mut Model) {
     match change {
         Change::Serving(..) => {
             backend.serving = !backend.serving;
+            backend.vanished = false;
             backend.in_cluster_set = backend.serving;
             backend.in_local_set = backend.serving && backend.here;
         }
         Change::ClusterSet(..) => backend.in_cluster_set = backend.serving && !backend.in_cluster_set,
         Change::LocalSet(..) => {
             backend.in_local_set = backend.serving && backend.here && !backend.in_local_set;
+        }
+        Change::Vanished(..) => {
+            backend.vanished = !backend.vanished;
+            backend.serving = !backend.vanished;
+            backend.in_cluster_set = backend.serving;
+            backend.in_local_set = backend.serving && backend.here;
         }
         Change::Recycled(..) => {
             backend.generation += 1;

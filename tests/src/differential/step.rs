@@ -75,6 +75,8 @@ pub enum Change {
     ClusterSet(usize, usize),
     /// A backend leaves the local set or comes back.
     LocalSet(usize, usize),
+    /// A backend vanishes, or comes back.
+    Vanished(usize, usize),
     /// A backend's number gets a new owner, with the next free port.
     Recycled(usize, usize),
     /// The interface loses its addresses, or gets them.

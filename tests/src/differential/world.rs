@@ -119,6 +119,7 @@ impl Dice {
     fn cluster(&mut self) -> Cluster {
         let mut cluster = Cluster {
             masquerade_always: self.chance(20),
+            reset_vanished: self.chance(40),
             sockets: self.chance(40),
             masquerade_ports: 61_000..=self.one(&[61_000, 61_002, 61_999, 61_999]),
             opening_timeout: 61,
@@ -167,6 +168,7 @@ impl Dice {
                     generation: 1,
                     address,
                     serving: true,
+                    vanished: false,
                     in_cluster_set: self.chance(85),
                     in_local_set: here && self.chance(85),
                     here,
@@ -325,7 +327,8 @@ impl Dice {
         let service = self.below(cluster.services.len());
         let backend = self.below(cluster.services[service].backends.len());
         match self.below(10) {
-            0..=4 => Change::Serving(service, backend),
+            0..=2 => Change::Serving(service, backend),
+            3..=4 => Change::Vanished(service, backend),
             5 => Change::ClusterSet(service, backend),
             6 => Change::LocalSet(service, backend),
             7..=8 => Change::Recycled(service, backend),

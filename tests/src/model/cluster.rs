@@ -24,6 +24,8 @@ pub struct Cluster {
     pub foreign: Vec<(u8, SocketAddr, SocketAddr)>,
     /// The option `masquerade: always` (C25).
     pub masquerade_always: bool,
+    /// The option `resetOnBackendDelete` (C37).
+    pub reset_vanished: bool,
     /// Are the node's own processes served in their system calls?
     pub sockets: bool,
     /// What the outgoing interface masquerades with, by family; none: it has no address.
@@ -43,6 +45,7 @@ impl Default for Cluster {
             pod_networks: Vec::new(),
             foreign: Vec::new(),
             masquerade_always: false,
+            reset_vanished: false,
             sockets: false,
             node: Vec::new(),
             masquerade_ports: 61_000..=61_999,
@@ -79,6 +82,8 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Ready, or terminating and still serving.
     pub serving: bool,
+    /// Listed no more (C37).
+    pub vanished: bool,
     /// In the cluster set (C11).
     pub in_cluster_set: bool,
     /// In the local set (C12).

@@ -7,7 +7,7 @@ use lb_common::abi::Verdict;
 
 use super::choice::Chosen;
 use super::connections::{Connection, Id, Masquerade, Part};
-use super::{Case, Direction, Fragment, Model, Outcome, Verdicts, answer, protocol};
+use super::{Case, Direction, Fragment, Model, Outcome, Packet, Verdicts, answer, protocol};
 
 /// Ports below are not given to connections.
 const FIRST_PORT: u16 = 1_024;
@@ -18,6 +18,10 @@ impl Model {
         if let Some((id, part)) = self.connections.find(Direction::Ingress, packet.protocol, packet.ends()) {
             if self.goes_unseen(case, id) {
                 return Ok(case.untouched(Verdict::NotService));
+            }
+            if self.is_cut_off(packet, id, part) {
+                self.connections.forget(id);
+                return Ok(answer::refuse(case, Verdict::RejectedVanished));
             }
             if self.goes_on(case, (id, part)) {
                 return Ok(self.onward(case, (id, part)));
@@ -67,6 +71,15 @@ impl Model {
         let connection = self.connections.get(id);
         let moved_aside = connection.chosen.is_none() && !connection.own && !connection.settled;
         moved_aside && case.packet.plain && case.seen.verdict == Verdict::NotService
+    }
+
+    /// C37: is the client to be told that its backend is no more?
+    pub(super) fn is_cut_off(&self, packet: &Packet, id: Id, part: Part) -> bool {
+        let Some((service, backend, generation)) = self.connections.get(id).chosen else { return false };
+        let backend = self.cluster.backend(service, backend);
+        let there = backend.is_some_and(|one| one.generation == generation && !one.vanished);
+        let segment = packet.protocol == protocol::TCP && !packet.opens();
+        self.cluster.reset_vanished && part == Part::Request && segment && !there
     }
 
     /// Does the connection still say where its packet goes?

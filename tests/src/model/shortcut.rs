@@ -58,6 +58,9 @@ impl Model {
         if !connection.settled || connection.own || speaks || !self.connections.is_open(id, part) {
             return None;
         }
+        if self.is_cut_off(&packet, id, part) {
+            return None;
+        }
         // C36.
         let (service, backend, generation) = connection.chosen?;
         let backend = self.cluster.backend(service, backend);

@@ -229,6 +229,12 @@ impl Datapath {
         Ok(self.maps.apply(&[A::put_backend(id, backend_row::<A>(backend, 0, 0))])?)
     }
 
+    /// Takes a backend away, as when nothing lists its endpoint any more.
+    pub fn vanish<A: Family>(&mut self, id: BackendId, backend: SocketAddr) -> Result<()> {
+        let row = backend_row::<A>(backend, BackendFlags::VANISHED, 0);
+        Ok(self.maps.apply(&[A::put_backend(id, row)])?)
+    }
+
     /// The service maps.
     pub fn maps(&mut self) -> &mut KernelMaps {
         &mut self.maps

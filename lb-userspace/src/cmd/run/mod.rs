@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{ABI_VERSION, Config};
+use lb_common::abi::{ABI_VERSION, Config, ConfigFlags};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -76,6 +76,10 @@ pub struct Args {
     /// Ports for masqueraded flows, apart from NodePorts and the host's own (`ip_local_port_range`).
     #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = port_range)]
     masquerade_ports: (u16, u16),
+    /// Answer TCP clients whose backend is listed no more with a reset, and close such connections of the node's own.
+    /// Without, they last until their owners notice.
+    #[arg(long)]
+    reset_on_backend_delete: bool,
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
@@ -362,13 +366,14 @@ fn node_addresses(state: &State) -> Vec<IpAddr> {
 }
 
 fn config(args: &Args, clock: Clock) -> Config {
+    let resets = if args.reset_on_backend_delete { ConfigFlags::RESET_VANISHED } else { 0 };
     Config {
         abi_version: ABI_VERSION,
         ticks_per_second: clock.ticks_per_second,
         masquerade_port_first: args.masquerade_ports.0,
         masquerade_port_last: args.masquerade_ports.1,
         opening_timeout: args.timeouts.timeouts().opening,
-        flags: args.node.flags(),
+        flags: ConfigFlags(args.node.flags().0 | resets),
         ..Config::default()
     }
 }

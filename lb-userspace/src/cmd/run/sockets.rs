@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use lb_common::abi::{ABI_VERSION, BackendId, BackendRow, Config, ConfigFlags};
-use lb_common::address::{Address, V4, V6};
+use lb_common::address::{Address, Protocol, V4, V6};
 
 use crate::datapath::kernel::SocketTable;
 use crate::datapath::object::Programs;
 use crate::datapath::pins::Pins;
 use crate::datapath::{cgroup, kernel};
 use crate::flows::sockets::{Stranded, cookies, stranded};
-use crate::net::sockets::{Peers, close_udp};
+use crate::net::sockets::{Kind, Peers, close_all};
 use crate::tables::Tables;
 
 /// Which processes are served where they connect, and where the hooks hang.
@@ -130,24 +130,32 @@ impl Sockets {
         Ok(())
     }
 
-    /// Closes the connected UDP sockets whose backend serves no longer, by what now stands in the maps (C36).
+    /// Closes the connected UDP sockets whose backend serves no longer, by what now stands in the maps (C36), and TCP
+    /// connections whose backend is no more, where that is asked for (C37).
     pub(super) fn close_stranded(&self, tables: &Tables) {
         if !self.attached {
             return;
         }
         match self.try_close(tables) {
             Ok(0) => {}
-            Ok(sockets) => tracing::info!(sockets, "closed UDP sockets that were left on a dead backend"),
+            Ok(sockets) => tracing::info!(sockets, "closed sockets that were left on a dead backend"),
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
-                "UDP sockets of the node may be left on a dead backend; tried again when another one goes"
+                "sockets of the node may be left on a dead backend; tried again when another one goes"
             ),
         }
     }
 
     fn try_close(&self, tables: &Tables) -> anyhow::Result<usize> {
-        let v4 = read(&self.v4, |id| tables.backends_v4.get(&id).copied())?;
-        let v6 = read(&self.v6, |id| tables.backends_v6.get(&id).copied())?;
+        let udp = self.close(Kind::Udp, tables)?;
+        let resets = kernel::config(&self.pins)?.flags.has(ConfigFlags::RESET_VANISHED);
+        let tcp = if resets { self.close(Kind::Tcp, tables)? } else { 0 };
+        Ok(udp + tcp)
+    }
+
+    fn close(&self, kind: Kind, tables: &Tables) -> anyhow::Result<usize> {
+        let v4 = read(&self.v4, kind, |id| tables.backends_v4.get(&id).copied())?;
+        let v6 = read(&self.v6, kind, |id| tables.backends_v6.get(&id).copied())?;
         let mut peers = Peers::new();
         for (cookie, backends) in cookies(&v4).chain(cookies(&v6)) {
             peers.entry(cookie).or_default().extend(backends);
@@ -155,7 +163,7 @@ impl Sockets {
         if peers.is_empty() {
             return Ok(0);
         }
-        let closed = close_udp(&peers)?;
+        let closed = close_all(kind, &peers)?;
         // Also of sockets that their owners closed before.
         forget(&self.v4, &v4)?;
         forget(&self.v6, &v6)?;
@@ -165,10 +173,15 @@ impl Sockets {
 
 fn read<A: Address>(
     table: &SocketTable<A>,
+    kind: Kind,
     backend: impl Fn(BackendId) -> Option<BackendRow<A>>,
 ) -> anyhow::Result<Vec<Stranded<A>>> {
     let rows = table.rows().with_context(|| format!("reading the map {}", table.name()))?;
-    Ok(stranded(&rows, backend))
+    let protocol = match kind {
+        Kind::Udp => Protocol::UDP,
+        Kind::Tcp => Protocol::TCP,
+    };
+    Ok(stranded(&rows, protocol, backend))
 }
 
 fn forget<A: Address>(table: &SocketTable<A>, gone: &[Stranded<A>]) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lb_common::abi::{BackendId, BackendRow, SlotRange};
+use lb_common::abi::{BackendFlags, BackendId, BackendRow, SlotRange};
 use lb_common::address::{V4, V6};
 use proptest::prelude::*;
 
@@ -232,16 +232,18 @@ fn an_unchanged_decision_writes_nothing() {
 }
 
 #[test]
-fn c36_a_backend_that_left_stops_serving_at_once_and_its_row_rests_before_it_is_cleared() {
+fn c36_c37_a_backend_that_left_vanishes_at_once_and_its_row_rests_before_it_is_cleared() {
     let mut reconciler = empty(Watch::Frontends);
     reconciler.sync([service(1, &[plain(3)])], seconds(1));
     reconciler.sync([service(1, &[plain(1)])], seconds(2));
     let left = reconciler.maps().tables().backends_v4[&BackendId(2)];
-    assert_eq!(({ left.flags }.0, { left.service_port }, { left.generation }), (0, 1, 1));
+    let flags = { left.flags }.0;
+    assert_eq!((flags, { left.service_port }, { left.generation }), (BackendFlags::VANISHED, 1, 1));
     assert_eq!(reconciler.wake_at(), Some(seconds(2) + GRACE));
     rest(&mut reconciler, seconds(2));
     let cleared = reconciler.maps().tables().backends_v4[&BackendId(2)];
     assert_eq!(({ cleared.service_port }, { cleared.generation }), (0, 1));
+    assert_eq!({ cleared.flags }.0, BackendFlags::VANISHED, "whoever had it is gone for good");
     reconciler.sync([service(1, &[plain(5)])], seconds(20));
     assert_eq!({ reconciler.maps().tables().backends_v4[&BackendId(2)].generation }, 2);
 }
@@ -254,7 +256,7 @@ fn a_backend_that_serves_outside_of_any_set_keeps_its_row() {
     reconciler.sync([service(1, &[shape])], seconds(2));
     rest(&mut reconciler, seconds(2));
     let row = reconciler.maps().tables().backends_v4[&BackendId(2)];
-    assert_eq!({ row.flags }.0, lb_common::abi::BackendFlags::SERVING);
+    assert_eq!({ row.flags }.0, BackendFlags::SERVING);
 }
 
 #[test]
