@@ -54,6 +54,21 @@ fn c49_killed_and_started_again_under_load_loses_nothing() {
     }
 }
 
+#[test]
+fn hooks_that_could_not_be_hung_are_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let later = folder.path().join("later");
+    let mut scene = Scene::start(Layout::Routed, &["--cgroup", later.to_str().unwrap()]).unwrap();
+    let node = scene.node().clone();
+    tcp_once(&node.netns, vips(TCP_PORT)[0], Duration::from_millis(300)).unwrap_err();
+    std::os::unix::fs::symlink(node.cgroup.as_ref().expect("a machine with cgroup2"), &later).unwrap();
+    let hung = |line: &lb_tests::agent::LogLine| line.message().contains("sockets are served");
+    scene.agent.wait_for_line("that sockets are served", 2 * SOON, hung).unwrap();
+    for vip in vips(TCP_PORT) {
+        tcp_once(&node.netns, vip, LIMIT).unwrap();
+    }
+}
+
 /// A thread of a pod that is in the hooks' cgroup all the same, as a pod's processes are on a real node.
 fn from_pod<T: Send>(scene: &Scene, work: impl FnOnce() -> T + Send) -> T {
     let cgroup = scene.node().cgroup.clone().expect("a machine with cgroup2");

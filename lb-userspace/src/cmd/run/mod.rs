@@ -5,6 +5,7 @@
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
 mod carried;
+mod config;
 mod foreign;
 mod interfaces;
 mod limits;
@@ -21,7 +22,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{ABI_VERSION, Config, ConfigFlags};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -31,7 +31,7 @@ use super::objects::{self, Objects, SourceArgs, ToldOwners};
 use crate::datapath::attach::{self, Way};
 use crate::datapath::attach_xdp;
 use crate::datapath::clock::Clock;
-use crate::datapath::kernel::{self, KernelMaps};
+use crate::datapath::kernel::KernelMaps;
 use crate::datapath::object;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
 use crate::model::{ObjectName, State};
@@ -43,6 +43,7 @@ use crate::reconcile::{Reconciler, Report};
 use crate::serve;
 use crate::source::Update;
 use carried::CarriedArgs;
+use config::NodeConfig;
 use interfaces::{Interfaces, Ways};
 use limits::{SizeArgs, TimeoutArgs};
 pub(super) use options::port_range;
@@ -133,6 +134,7 @@ struct Agent {
     reporter: Reporter,
     pins: Pins,
     clock: Clock,
+    config: NodeConfig,
     node: NodeArgs,
     node_settings: Option<NodeSettings>,
     started: Instant,
@@ -151,11 +153,8 @@ impl Agent {
         let lock = pins.lock()?;
         let ebpf = object::load(Some(&pins), &args.sizes.sizes())?;
         let clock = Clock::read()?;
-        let route_generation = kernel::config(&pins)?.route_generation;
-        let config = Sockets::carry_over(&pins, config(args, clock))?;
         let mut maps = KernelMaps::open(&pins)?;
-        sweep::before_config(&pins, &mut maps, &config)?;
-        kernel::set_config(&pins, &Config { route_generation, ..config })?;
+        let config = NodeConfig::begin(args, &pins, clock, &mut maps)?;
         let capacity = maps.capacity();
         let max_table = args.sizes.max_maglev_slots;
         let terms = Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table };
@@ -182,6 +181,7 @@ impl Agent {
             sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts(), args.masquerade_ports)?,
             reporter,
             clock,
+            config,
             node: args.node.clone(),
             node_settings: args.node_settings.settings(),
             started: Instant::now(),
@@ -292,9 +292,19 @@ impl Agent {
         if self.interfaces.retry_at().is_some_and(|at| at <= Instant::now()) {
             self.interfaces.update(&node_addresses(&self.state)).await;
         }
+        if self.sockets.retry_at().is_some_and(|at| at <= Instant::now()) {
+            self.sockets.update(Some(self.interfaces.programs()), &node_addresses(&self.state));
+            self.sockets.close_stranded(self.reconciler.tables());
+        }
     }
 
     fn audit(&mut self) {
+        self.sockets.update(None, &node_addresses(&self.state));
+        match self.config.repair() {
+            Ok(true) => tracing::warn!("the node's configuration was not what it should be; repaired"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = format!("{error:#}"), "tried again later"),
+        }
         let audit = self.reconciler.audit(self.started.elapsed());
         if let Ok(audit) = &audit {
             self.reporter.audited(&self.reconciler, audit);
@@ -323,7 +333,7 @@ impl Agent {
 
     fn wake_at(&self) -> Option<Instant> {
         let reconciler = self.reconciler.wake_at().map(|epoch| self.started + epoch);
-        [reconciler, self.interfaces.retry_at()].into_iter().flatten().min()
+        [reconciler, self.interfaces.retry_at(), self.sockets.retry_at()].into_iter().flatten().min()
     }
 
     fn tell_report(&self, report: &Report, began: Instant) {
@@ -363,19 +373,6 @@ fn tell_troubles(report: &Report, told: &ToldOwners) {
 
 fn node_addresses(state: &State) -> Vec<IpAddr> {
     state.node().map(|node| node.internal_ips.clone()).unwrap_or_default()
-}
-
-fn config(args: &Args, clock: Clock) -> Config {
-    let resets = if args.reset_on_backend_delete { ConfigFlags::RESET_VANISHED } else { 0 };
-    Config {
-        abi_version: ABI_VERSION,
-        ticks_per_second: clock.ticks_per_second,
-        masquerade_port_first: args.masquerade_ports.0,
-        masquerade_port_last: args.masquerade_ports.1,
-        opening_timeout: args.timeouts.timeouts().opening,
-        flags: ConfigFlags(args.node.flags().0 | resets),
-        ..Config::default()
-    }
 }
 
 fn every(period: Duration) -> Interval {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use lb_common::abi::{ABI_VERSION, BackendId, BackendRow, Config, ConfigFlags};
@@ -18,6 +19,9 @@ use crate::datapath::{cgroup, kernel};
 use crate::flows::sockets::{Stranded, cookies, stranded};
 use crate::net::sockets::{Kind, Peers, close_all};
 use crate::tables::Tables;
+
+/// How long after a failure the programs are hung on the cgroup once more.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Which processes are served where they connect, and where the hooks hang.
 #[derive(clap::Args, Clone, Debug)]
@@ -41,7 +45,8 @@ enum SocketLb {
     Off,
 }
 
-const FLAGS: u32 = ConfigFlags::SOCKETS | ConfigFlags::POD_SOCKETS;
+/// The configuration's bits that are about sockets.
+pub(super) const FLAGS: u32 = ConfigFlags::SOCKETS | ConfigFlags::POD_SOCKETS;
 
 impl SocketLb {
     const fn flags(self) -> u32 {
@@ -60,12 +65,13 @@ pub(super) struct Sockets {
     v4: SocketTable<V4>,
     v6: SocketTable<V6>,
     attached: bool,
+    retry_at: Option<Instant>,
 }
 
 impl Sockets {
     pub(super) fn new(args: SocketArgs, pins: Pins) -> anyhow::Result<Self> {
         let (v4, v6) = kernel::sockets(&pins)?;
-        Ok(Self { args, pins, v4, v6, attached: false })
+        Ok(Self { args, pins, v4, v6, attached: false, retry_at: None })
     }
 
     /// Takes over into `config` what the hooks of a previous agent go by.
@@ -79,15 +85,24 @@ impl Sockets {
         Ok(Config { flags, node_v4, node_v6, netns_cookie, ..config })
     }
 
+    /// When to hang the programs on the cgroup once more; `None`: they hang there.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
     /// Follows the node's addresses. With programs, first hangs them on the cgroup, or takes a previous agent's off,
     /// as the option says.
     pub(super) fn update(&mut self, programs: Option<&mut Programs>, node_addresses: &[IpAddr]) {
         let (result, so) = match programs {
-            Some(programs) => (
-                self.attach(programs, node_addresses),
-                "processes of the node itself do not reach Services, or only as a previous agent left it; \
-                 everything else goes on (with --socket-lb off that is meant)",
-            ),
+            Some(programs) => {
+                let result = self.attach(programs, node_addresses);
+                self.retry_at = result.is_err().then(|| Instant::now() + RETRY);
+                (
+                    result,
+                    "processes of the node itself do not reach Services, or only as a previous agent left it; \
+                     everything else goes on (with --socket-lb off that is meant); tried again in a moment",
+                )
+            }
             None if self.attached => {
                 (self.configure(node_addresses), "the node's own connections count as of an old address")
             }
