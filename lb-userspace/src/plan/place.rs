@@ -127,6 +127,8 @@ pub(super) struct Placing<'a> {
     pub(super) terms: &'a Terms,
     /// What stands in the slots that are in use.
     pub(super) desired: &'a Ledger,
+    /// The shortest table that found no room, so that its set became a list.
+    pub(super) missing: Option<u32>,
 }
 
 impl Placing<'_> {
@@ -218,6 +220,9 @@ impl Placing<'_> {
                 let contents = Some(layout.contents(members));
                 placed.push(PlacedSet { range, layout, contents });
                 return Ok(range);
+            }
+            if layout.is_table() {
+                self.missing = Some(self.missing.map_or(layout.slots, |least| least.min(layout.slots)));
             }
         }
         full.map_or(Ok(SlotRange::default()), |full| Err(full.into()))

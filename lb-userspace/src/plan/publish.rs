@@ -42,6 +42,16 @@ pub struct Publisher {
     pub(super) unsettled: BTreeSet<u32>,
 }
 
+/// How a Service lies in the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// As it should.
+    Whole,
+    /// A set is a list because its Maglev table (C29) of so many slots found no room; to be planned again when there
+    /// is some ([`Publisher::has_room_for_table`]).
+    Cramped(u32),
+}
+
 /// What a service port holds.
 #[derive(Debug)]
 pub(super) struct Holding {
@@ -79,12 +89,12 @@ impl Holding {
 
 impl Publisher {
     /// Wants `decisions` for a Service, and nothing else for it; none at all removes it. Costs what
-    /// the Service has. A frontend must be in one Service's decisions only (C22).
+    /// the Service has. A frontend must be in one Service's decisions only (C22). Says how it lies.
     ///
     /// # Errors
     /// When the Service does not fit; what was wanted for it before is then still wanted.
-    pub fn plan(&mut self, service: &ObjectName, decisions: &[Decision]) -> Result<(), Refusal> {
-        let placed = match self.place(decisions) {
+    pub fn plan(&mut self, service: &ObjectName, decisions: &[Decision]) -> Result<Fit, Refusal> {
+        let (placed, fit) = match self.place(decisions) {
             Ok(placed) => placed,
             Err(refusal) => {
                 self.allocators.roll_back();
@@ -100,7 +110,13 @@ impl Publisher {
         for owner in gone {
             self.withdraw(owner);
         }
-        Ok(())
+        Ok(fit)
+    }
+
+    /// Might a table of so many slots find room?
+    #[must_use]
+    pub fn has_room_for_table(&self, slots: u32) -> bool {
+        self.allocators.slots.may_spare(slots)
     }
 
     /// Removes the Services that are not in `keep`: what a previous process left.
@@ -226,17 +242,22 @@ impl Publisher {
         self.books.desired().tables()
     }
 
-    fn place(&mut self, decisions: &[Decision]) -> Result<Vec<Placed>, Refusal> {
-        let mut placing =
-            Placing { allocators: &mut self.allocators, terms: &self.terms, desired: self.books.desired() };
+    fn place(&mut self, decisions: &[Decision]) -> Result<(Vec<Placed>, Fit), Refusal> {
+        let mut placing = Placing {
+            allocators: &mut self.allocators,
+            terms: &self.terms,
+            desired: self.books.desired(),
+            missing: None,
+        };
         let mut all = Vec::new();
         for decision in decisions {
             let ranges = |owner| self.holdings.get(&owner).map(|holding| &holding.ranges);
             all.extend(placing.place(decision, ranges)?);
         }
+        let fit = placing.missing.map_or(Fit::Whole, Fit::Cramped);
         self.room_for(all.iter().map(|placed| &placed.v4))?;
         self.room_for(all.iter().map(|placed| &placed.v6))?;
-        Ok(all)
+        Ok((all, fit))
     }
 
     fn room_for<'a, A: Indexed>(

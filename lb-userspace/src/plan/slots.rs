@@ -58,8 +58,12 @@ impl Slots {
     /// A range of `len` slots, unless that would leave less than a quarter of all slots free: for what can do
     /// with fewer, so that it keeps nothing out that cannot.
     pub fn allocate_sparingly(&mut self, len: u32) -> Option<SlotRange> {
-        let left = self.room.checked_sub(len)?;
-        if left < self.limit.rows / 4 { None } else { self.allocate(len).ok() }
+        if self.may_spare(len) { self.allocate(len).ok() } else { None }
+    }
+
+    /// Would a quarter of all slots be free without `len` of those that are?
+    pub fn may_spare(&self, len: u32) -> bool {
+        self.room.checked_sub(len).is_some_and(|left| left >= self.limit.rows / 4)
     }
 
     /// Makes the allocations since the last commit final.

@@ -17,7 +17,7 @@ use crate::model::ObjectName;
 use crate::plan::decision::Decision;
 use crate::plan::grace::Epoch;
 use crate::plan::networks::Networks;
-use crate::plan::publish::Publisher;
+use crate::plan::publish::{Fit, Publisher};
 use crate::plan::rows::Terms;
 use crate::tables::{Capacity, MapOp, Maps, Tables};
 use retry::Retries;
@@ -37,6 +37,8 @@ pub struct Reconciler<M> {
     publisher: Publisher,
     /// Services that did not fit, with what they should be and why they are not.
     refused: BTreeMap<ObjectName, (Vec<Decision>, String)>,
+    /// Services with a set that lies as a list for want of so many slots, with what they should be.
+    cramped: BTreeMap<ObjectName, (Vec<Decision>, u32)>,
     retries: Retries,
     room: bool,
 }
@@ -96,6 +98,7 @@ impl<M: Maps> Reconciler<M> {
             maps,
             publisher: Publisher::new(tables, capacity, terms),
             refused: BTreeMap::new(),
+            cramped: BTreeMap::new(),
             retries: Retries::default(),
             room: false,
         })
@@ -111,6 +114,7 @@ impl<M: Maps> Reconciler<M> {
         let keep: BTreeSet<ObjectName> = services.keys().cloned().collect();
         self.publisher.retain(&keep);
         self.refused.retain(|service, _| keep.contains(service));
+        self.cramped.retain(|service, _| keep.contains(service));
         self.sync(services, now)
     }
 
@@ -127,12 +131,14 @@ impl<M: Maps> Reconciler<M> {
         }
         for (service, decisions) in changes {
             self.refused.remove(&service);
+            self.cramped.remove(&service);
             self.plan(service, decisions, &mut report);
         }
         if std::mem::take(&mut self.room) {
             for (service, (decisions, _)) in std::mem::take(&mut self.refused) {
                 self.plan(service, decisions, &mut report);
             }
+            self.plan_cramped(&mut report);
         }
         self.write(now, &mut report);
         report
@@ -203,10 +209,27 @@ impl<M: Maps> Reconciler<M> {
 
     fn plan(&mut self, service: ObjectName, decisions: Vec<Decision>, report: &mut Report) {
         report.services += 1;
-        if let Err(refusal) = self.publisher.plan(&service, &decisions) {
-            let reason = refusal.to_string();
-            report.refused.push(Refused { service: service.clone(), reason: reason.clone() });
-            self.refused.insert(service, (decisions, reason));
+        match self.publisher.plan(&service, &decisions) {
+            Ok(Fit::Whole) => {}
+            Ok(Fit::Cramped(slots)) => {
+                self.cramped.insert(service, (decisions, slots));
+            }
+            Err(refusal) => {
+                let reason = refusal.to_string();
+                report.refused.push(Refused { service: service.clone(), reason: reason.clone() });
+                self.refused.insert(service, (decisions, reason));
+            }
+        }
+    }
+
+    /// Gives those tables that found no room before (C29) what room there is now.
+    fn plan_cramped(&mut self, report: &mut Report) {
+        for (service, (decisions, slots)) in std::mem::take(&mut self.cramped) {
+            if self.publisher.has_room_for_table(slots) {
+                self.plan(service, decisions, report);
+            } else {
+                self.cramped.insert(service, (decisions, slots));
+            }
         }
     }
 
