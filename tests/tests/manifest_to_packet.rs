@@ -58,8 +58,11 @@ ports: [{port: 8080}]
 const FEW: &str = "192.168.0.0/16, 10.1.0.0/16, 10.1.2.0/24, 'fd01::/32'";
 
 fn planned(ranges: &str) -> Vec<(ObjectName, Vec<Decision>)> {
+    planned_of(&(SERVICE.replace("RANGES", ranges) + SLICES))
+}
+
+fn planned_of(text: &str) -> Vec<(ObjectName, Vec<Decision>)> {
     let folder = tempfile::tempdir().unwrap();
-    let text = SERVICE.replace("RANGES", ranges) + SLICES;
     std::fs::write(folder.path().join("web.yaml"), text).unwrap();
     let snapshot = read_once(folder.path()).unwrap();
     assert!(!snapshot.has_problems(), "{:?}", snapshot.findings);
@@ -226,4 +229,60 @@ fn c29_two_nodes_with_other_histories_give_a_flow_the_same_backend() {
         seen.insert(sockets_of(&here.frame).1);
     }
     assert_eq!(seen.len(), 3, "and all backends have their share");
+}
+
+#[test]
+fn c14_c30_affinity_and_a_local_policy_go_together() {
+    let text = |slices: &str| {
+        let local = "internalTrafficPolicy: Local\n  sessionAffinity: ClientIP\n  ports:";
+        SERVICE.replace("RANGES", "").replace("ports:", local) + slices
+    };
+    // Two here, two elsewhere.
+    let slices = SLICES
+        .replace("nodeName: here}, {addresses: [10.244.0.2]", "nodeName: there}, {addresses: [10.244.0.2]");
+    let slices = slices.replace(
+        "[{addresses: [10.244.0.1]",
+        "[{addresses: [10.244.0.4], nodeName: there}, {addresses: [10.244.0.1]",
+    );
+    let mut datapath = Datapath::load().unwrap();
+    let mut reconciler = reconciler(&mut datapath);
+    reconciler.sync_all(planned_of(&text(&slices)), seconds(1));
+    let mut port = 1_000;
+    let mut backend = |frontend: &str| {
+        port += 1;
+        let client = SocketAddr::new([10, 244, 0, 9].into(), port);
+        let ran = datapath.from_pod(&Frame::tcp(client, at(frontend), "S").build());
+        assert_eq!(ran.verdict, Verdict::ForwardedNew, "{frontend}");
+        sockets_of(&ran.frame).1
+    };
+    let here = ["10.244.0.2:8080", "10.244.0.3:8080"].map(at);
+    let first = backend("10.96.0.10:80");
+    assert!(here.contains(&first), "{first}");
+    for _ in 0..20 {
+        assert_eq!(backend("10.96.0.10:80"), first);
+        assert_eq!(backend("198.51.100.7:80"), first, "all frontends share it (C30)");
+    }
+    // It is ready no longer: the other one here, not one elsewhere; and that is kept then.
+    let endpoint = format!("{{addresses: [{}]", first.ip());
+    let unready = slices.replace(
+        &endpoint,
+        &format!("{{conditions: {{ready: false, serving: false}}, addresses: [{}]", first.ip()),
+    );
+    reconciler.sync(planned_of(&text(&unready)), seconds(2));
+    let second = backend("10.96.0.10:80");
+    assert!(here.contains(&second) && second != first, "{second}");
+    assert_eq!(backend("198.51.100.7:80"), second);
+    // A client whose backend is elsewhere, by a frontend without that policy, gets one here by the other.
+    reconciler.sync(planned_of(&text(&slices)), seconds(3));
+    for last in 10..40 {
+        let mut chosen = |port, frontend: &str| {
+            let client = SocketAddr::new([10, 244, 0, last].into(), port);
+            sockets_of(&datapath.from_pod(&Frame::tcp(client, at(frontend), "S").build()).frame).1
+        };
+        let anywhere = chosen(1, "198.51.100.7:80");
+        let local = chosen(2, "10.96.0.10:80");
+        assert!(here.contains(&local), "{local}");
+        assert_eq!(local == anywhere, here.contains(&anywhere), "what is here may be kept");
+        assert_eq!(chosen(3, "198.51.100.7:80"), local);
+    }
 }
