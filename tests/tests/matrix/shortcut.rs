@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use etherparse::{SlicedPacket, TransportSlice};
@@ -174,6 +174,64 @@ fn c39_what_is_too_long_for_the_way_is_left_to_the_stack_which_answers() {
         let shown = outside.command("ip").args(["route", "get", &to.ip().to_string()]).output().unwrap();
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(shown.contains(" 1400"), "nobody told the client: {shown}");
+    }
+}
+
+fn icmp_source(frame: &[u8], v6: bool) -> IpAddr {
+    if v6 {
+        <[u8; 16]>::try_from(&frame[22..38]).unwrap().into()
+    } else {
+        <[u8; 4]>::try_from(&frame[26..30]).unwrap().into()
+    }
+}
+
+/// Where a packet was going that an ICMP error about it quotes, without options.
+fn quoted_destination(frame: &[u8], v6: bool) -> SocketAddr {
+    let quote = &frame[14 + if v6 { 48 } else { 28 }..];
+    let (address, ports): (IpAddr, _) = if v6 {
+        (<[u8; 16]>::try_from(&quote[24..40]).unwrap().into(), &quote[40..44])
+    } else {
+        (<[u8; 4]>::try_from(&quote[16..20]).unwrap().into(), &quote[20..24])
+    };
+    SocketAddr::new(address, u16::from_be_bytes([ports[2], ports[3]]))
+}
+
+#[test]
+fn c39_c43_what_has_one_hop_left_is_left_to_the_stack_which_answers() {
+    let cluster = Cluster::start(XDP, &[]).unwrap();
+    let outside = cluster.client(Client::Outside).1;
+    for v6 in [false, true] {
+        let stream = open(&cluster, v6);
+        let so_far = taken(&cluster);
+        talk_until(&stream, "the shortcut", || taken(&cluster) > so_far + 10);
+        let exceeded = move |packet: &SlicedPacket<'_>| match &packet.transport {
+            Some(TransportSlice::Icmpv4(icmp)) => !v6 && icmp.type_u8() == 11,
+            Some(TransportSlice::Icmpv6(icmp)) => v6 && icmp.type_u8() == 3,
+            _ => false,
+        };
+        let told = Capture::start(outside, "eth0", 100, exceeded).unwrap();
+        // The two routers on the way take one each, which leaves the node with the last.
+        let hops = |hops| {
+            let socket = socket2::SockRef::from(&stream);
+            if v6 { socket.set_unicast_hops_v6(hops) } else { socket.set_ttl_v4(hops) }.unwrap();
+        };
+        hops(3);
+        let (left, before) = (cluster.count(Place::Here, "shortcut_left"), taken(&cluster));
+        (&stream).write_all(b"once more").unwrap();
+        poll::until("word of it", LIMIT, || {
+            if told.frames().is_empty() { Err("nothing was heard".to_owned()) } else { Ok(()) }
+        })
+        .unwrap();
+        assert!(cluster.count(Place::Here, "shortcut_left") > left);
+        assert_eq!(taken(&cluster), before, "nothing of it went on by the shortcut");
+        let answer = told.frames().remove(0);
+        let (by, about) = (icmp_source(&answer, v6), quoted_destination(&answer, v6));
+        assert!(cluster.node(Place::Here).has(by), "{by} answered");
+        assert_eq!(about, stream.peer_addr().unwrap(), "as the client dialled it");
+        hops(64);
+        let mut back = [0; 9];
+        (&stream).read_exact(&mut back).unwrap();
+        talk_until(&stream, "the shortcut again", || taken(&cluster) > before + 10);
     }
 }
 
