@@ -125,13 +125,33 @@ pub struct Stopped {
     pub reason: String,
 }
 
+/// What a step of a look at the maps has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing else than was thought; there is more to look at.
+    More,
+    /// Nothing else than was thought, and that was all.
+    End,
+    /// Something else than was thought.
+    Drift,
+}
+
 /// The service maps, wherever they are: in the kernel, or a fake.
 pub trait Maps {
+    /// How far a look at the maps has come; the default is where it begins.
+    type Place: Default + std::fmt::Debug;
+
     /// Reads everything back.
     ///
     /// # Errors
     /// Where a map cannot be read; names the map.
     fn load(&mut self) -> anyhow::Result<Tables>;
+
+    /// Looks a little further whether the maps hold `thought`, which may change between the steps as the maps do.
+    ///
+    /// # Errors
+    /// Where a map cannot be read; names the map.
+    fn look(&mut self, thought: &Tables, place: &mut Self::Place) -> anyhow::Result<Seen>;
 
     /// Applies `operations` in order, as batches where neighbours are of one kind.
     ///

@@ -7,7 +7,7 @@
 use lb_common::abi::{BackendFlags, FrontendFlags, FrontendKey, FrontendRow, SERVICE_NETWORKS, SlotRange};
 use lb_common::address::{V4, V6};
 
-use crate::tables::{Capacity, Family, MapOp, Maps, Stopped, Tables};
+use crate::tables::{Capacity, Family, MapOp, Maps, Seen, Stopped, Tables};
 
 /// Service maps in memory.
 #[derive(Debug, Default)]
@@ -129,6 +129,26 @@ impl FakeMaps {
 }
 
 impl Maps for FakeMaps {
+    /// How many tables were looked at.
+    type Place = usize;
+
+    fn look(&mut self, thought: &Tables, place: &mut usize) -> anyhow::Result<Seen> {
+        let (there, table) = (&self.tables, *place);
+        *place += 1;
+        let as_thought = match table {
+            0 => there.service_ports == thought.service_ports,
+            1 => there.frontends_v4 == thought.frontends_v4,
+            2 => there.frontends_v6 == thought.frontends_v6,
+            3 => there.backends_v4 == thought.backends_v4,
+            4 => there.backends_v6 == thought.backends_v6,
+            5 => there.slots == thought.slots,
+            6 => there.ranges_v4 == thought.ranges_v4 && there.ranges_v6 == thought.ranges_v6,
+            7 => there.networks_v4 == thought.networks_v4 && there.networks_v6 == thought.networks_v6,
+            _ => return Ok(Seen::End),
+        };
+        Ok(if as_thought { Seen::More } else { Seen::Drift })
+    }
+
     fn load(&mut self) -> anyhow::Result<Tables> {
         Ok(self.tables.clone())
     }

@@ -3,7 +3,7 @@
 //! Decides at which operation. Must not know what the operations mean. Invariant: what it reports as
 //! applied took effect on the maps behind it, and nothing after that did.
 
-use crate::tables::{MapOp, Maps, Stopped, Tables};
+use crate::tables::{MapOp, Maps, Seen, Stopped, Tables};
 
 /// Passes operations on to other maps until it is time to fail.
 #[derive(Debug)]
@@ -65,6 +65,12 @@ impl<M> FaultyMaps<M> {
 }
 
 impl<M: Maps> Maps for FaultyMaps<M> {
+    type Place = M::Place;
+
+    fn look(&mut self, thought: &Tables, place: &mut M::Place) -> anyhow::Result<Seen> {
+        self.inner.look(thought, place)
+    }
+
     fn load(&mut self) -> anyhow::Result<Tables> {
         self.inner.load()
     }

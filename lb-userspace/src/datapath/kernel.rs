@@ -15,24 +15,25 @@ use lb_common::abi::{
 };
 use lb_common::address::{Address, V4, V6};
 
+use super::compare::{self, Place};
 use super::pins::Pins;
 use super::strangers::{Acquaintances, Strangers};
 use super::table::Table;
-use crate::tables::{Capacity, MapOp, Maps, Stopped, Tables};
+use crate::tables::{Capacity, MapOp, Maps, Seen, Stopped, Tables};
 
 /// The service maps.
 #[derive(Debug)]
 pub struct KernelMaps {
-    service_ports: Table<u32, ServicePortName>,
-    backends_v4: Table<BackendId, BackendRow<V4>>,
-    backends_v6: Table<BackendId, BackendRow<V6>>,
-    slots: Table<u32, BackendId>,
-    frontends_v4: Table<FrontendKey<V4>, FrontendRow>,
-    frontends_v6: Table<FrontendKey<V6>, FrontendRow>,
-    ranges_v4: Table<RangeKey<V4>, u32>,
-    ranges_v6: Table<RangeKey<V6>, u32>,
-    networks_v4: Table<u32, Prefix<V4>>,
-    networks_v6: Table<u32, Prefix<V6>>,
+    pub(super) service_ports: Table<u32, ServicePortName>,
+    pub(super) backends_v4: Table<BackendId, BackendRow<V4>>,
+    pub(super) backends_v6: Table<BackendId, BackendRow<V6>>,
+    pub(super) slots: Table<u32, BackendId>,
+    pub(super) frontends_v4: Table<FrontendKey<V4>, FrontendRow>,
+    pub(super) frontends_v6: Table<FrontendKey<V6>, FrontendRow>,
+    pub(super) ranges_v4: Table<RangeKey<V4>, u32>,
+    pub(super) ranges_v6: Table<RangeKey<V6>, u32>,
+    pub(super) networks_v4: Table<u32, Prefix<V4>>,
+    pub(super) networks_v6: Table<u32, Prefix<V6>>,
     strangers: Strangers,
 }
 
@@ -204,6 +205,12 @@ impl KernelMaps {
         self.strangers.all_but(known).context("writing the map STRANGERS")
     }
 
+    /// From now on remembers who gets a row, until [`Self::set_strangers`]: so that those who read the tables before
+    /// that may read slowly.
+    pub fn remember_whom_it_meets(&mut self) {
+        self.strangers.remember();
+    }
+
     /// How much fits.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
@@ -294,6 +301,12 @@ fn deleted(result: io::Result<bool>) -> (usize, usize, io::Result<()>) {
 }
 
 impl Maps for KernelMaps {
+    type Place = Place;
+
+    fn look(&mut self, thought: &Tables, place: &mut Place) -> anyhow::Result<Seen> {
+        compare::look(self, thought, place)
+    }
+
     fn load(&mut self) -> anyhow::Result<Tables> {
         let frontends_v4: BTreeMap<_, _> = read(&self.frontends_v4)?.into_iter().collect();
         let frontends_v6: BTreeMap<_, _> = read(&self.frontends_v6)?.into_iter().collect();

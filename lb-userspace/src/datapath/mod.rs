@@ -8,6 +8,7 @@ pub mod attach_xdp;
 pub mod census;
 pub mod cgroup;
 pub mod clock;
+mod compare;
 pub mod counters;
 pub mod fake;
 pub mod faulty;

@@ -23,6 +23,29 @@ pub struct Table<K, V> {
     _types: PhantomData<(K, V)>,
 }
 
+/// A walk over a table, and the rows that its last step read.
+#[derive(Debug)]
+pub struct Walk<K, V> {
+    from: Option<Cursor>,
+    ended: bool,
+    keys: Vec<K>,
+    values: Vec<V>,
+    count: usize,
+}
+
+impl<K, V> Default for Walk<K, V> {
+    fn default() -> Self {
+        Self { from: None, ended: false, keys: Vec::new(), values: Vec::new(), count: 0 }
+    }
+}
+
+impl<K: Copy, V: Copy> Walk<K, V> {
+    /// What the last step read.
+    pub fn rows(&self) -> impl Iterator<Item = (K, V)> + '_ {
+        self.keys.iter().copied().zip(self.values.iter().copied()).take(self.count)
+    }
+}
+
 impl<K: Pod, V: Pod> Table<K, V> {
     /// Opens the map pinned at `path`.
     ///
@@ -117,24 +140,46 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// What bpf(2) says.
     pub fn first_rows(&self, enough: usize) -> io::Result<Vec<(K, V)>> {
         let mut all = Vec::new();
-        let mut keys = vec![K::zeroed(); BATCH];
-        let mut values = vec![V::zeroed(); BATCH];
-        let mut from: Option<Cursor> = None;
-        loop {
-            let mut next: Cursor = [0; size_of::<Cursor>()];
-            let step = syscall::lookup_batch(
-                self.fd(),
-                from.as_ref(),
-                &mut next,
-                bytemuck::cast_slice_mut(&mut keys),
-                bytemuck::cast_slice_mut(&mut values),
-                u32::try_from(BATCH).unwrap_or(u32::MAX),
-            )?;
-            all.extend(keys.iter().copied().zip(values.iter().copied()).take(step.count));
-            if step.last || all.len() >= enough {
-                return Ok(all);
-            }
-            from = Some(next);
+        let mut walk = Walk::default();
+        while all.len() < enough && self.step(&mut walk, BATCH)? {
+            all.extend(walk.rows());
         }
+        Ok(all)
+    }
+
+    /// Shows every row to `see`, holding a batch of them at a time; as for the rest, like [`Self::rows`].
+    ///
+    /// # Errors
+    /// What bpf(2) says.
+    pub fn each(&self, mut see: impl FnMut(&K, &V)) -> io::Result<()> {
+        let mut walk = Walk::default();
+        while self.step(&mut walk, BATCH)? {
+            walk.rows().for_each(|(key, value)| see(&key, &value));
+        }
+        Ok(())
+    }
+
+    /// Reads the next rows of a walk, about `rows` of them; `false`: that was the end, and there are no more.
+    ///
+    /// # Errors
+    /// What bpf(2) says; `ENOSPC` where a bucket of a hash holds more than `rows`.
+    pub fn step(&self, walk: &mut Walk<K, V>, rows: usize) -> io::Result<bool> {
+        walk.count = 0;
+        if walk.ended {
+            return Ok(false);
+        }
+        walk.keys.resize(rows, K::zeroed());
+        walk.values.resize(rows, V::zeroed());
+        let mut next: Cursor = [0; size_of::<Cursor>()];
+        let step = syscall::lookup_batch(
+            self.fd(),
+            walk.from.as_ref(),
+            &mut next,
+            bytemuck::cast_slice_mut(&mut walk.keys),
+            bytemuck::cast_slice_mut(&mut walk.values),
+            u32::try_from(rows).unwrap_or(u32::MAX),
+        )?;
+        (walk.from, walk.ended, walk.count) = (Some(next), step.last, step.count);
+        Ok(true)
     }
 }

@@ -26,9 +26,9 @@ pub struct Stranded<A: Address> {
 pub fn stranded<A: Address>(
     rows: &[(SocketKey<A>, SocketRow<A>)],
     protocol: Protocol,
-    backend: impl Fn(BackendId) -> Option<BackendRow<A>>,
+    mut backend: impl FnMut(BackendId) -> Option<BackendRow<A>>,
 ) -> Vec<Stranded<A>> {
-    let may_stay = |row: &SocketRow<A>| {
+    let mut may_stay = |row: &SocketRow<A>| {
         backend(row.backend).filter(|backend| backend.generation == row.generation).is_some_and(|backend| {
             let flags = backend.flags;
             if protocol == Protocol::UDP {

@@ -145,6 +145,12 @@ impl State {
         self.services.values()
     }
 
+    /// How many Services there are; costs nothing, as counting [`Self::services`] would.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
     /// A Service's slices, by name.
     pub fn slices_of<'a>(
         &'a self,

@@ -19,7 +19,7 @@ use crate::plan::grace::Epoch;
 use crate::plan::networks::Networks;
 use crate::plan::publish::{Fit, Publisher};
 use crate::plan::rows::Terms;
-use crate::tables::{Capacity, MapOp, Maps, Tables};
+use crate::tables::{Capacity, MapOp, Maps, Seen, Tables};
 use retry::Retries;
 
 #[cfg(test)]
@@ -29,10 +29,13 @@ mod tests;
 /// holds after microseconds; this leaves room for a machine that stands still.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// How much longer, so that what has rested is freed together.
+const GATHER: Duration = Duration::from_millis(100);
+
 /// Keeps the service maps equal to what is planned. Times are the caller's: since any fixed point,
 /// never running backwards.
 #[derive(Debug)]
-pub struct Reconciler<M> {
+pub struct Reconciler<M: Maps> {
     maps: M,
     publisher: Publisher,
     /// Services that did not fit, with what they should be and why they are not.
@@ -41,6 +44,8 @@ pub struct Reconciler<M> {
     cramped: BTreeMap<ObjectName, (Vec<Decision>, u32)>,
     retries: Retries,
     room: bool,
+    /// How far the look at the maps has come that is under way.
+    place: M::Place,
 }
 
 /// What a run did.
@@ -101,6 +106,7 @@ impl<M: Maps> Reconciler<M> {
             cramped: BTreeMap::new(),
             retries: Retries::default(),
             room: false,
+            place: M::Place::default(),
         })
     }
 
@@ -144,6 +150,19 @@ impl<M: Maps> Reconciler<M> {
         report
     }
 
+    /// Looks a little further whether others did something to the maps: a small step each time, so that changes can
+    /// come between. After the end, a difference or an error the next step begins anew.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn look(&mut self) -> anyhow::Result<Seen> {
+        let seen = self.maps.look(self.publisher.actual(), &mut self.place);
+        if !matches!(seen, Ok(Seen::More)) {
+            self.place = M::Place::default();
+        }
+        seen
+    }
+
     /// Reads the maps back and repairs what others did to them.
     ///
     /// # Errors
@@ -157,7 +176,7 @@ impl<M: Maps> Reconciler<M> {
     /// When to call [`Self::sync`] even if nothing changes; `None`: nothing is due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Epoch> {
-        let rested = self.publisher.oldest_release().map(|at| at + GRACE);
+        let rested = self.publisher.oldest_release().map(|at| at + GRACE + GATHER);
         [rested, self.retries.next()].into_iter().flatten().min()
     }
 

@@ -4,15 +4,14 @@
 //! there longest, so that series do not come and go. Must not know names of metrics. Invariant: what an id counted
 //! for another owner is not the present one's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
-use lb_common::abi::BackendRow;
+use lb_common::abi::{BackendId, BackendRow, ServicePortName};
 use lb_common::address::Address;
 
 use crate::datapath::counters::Counters;
 use crate::serve::{BackendTraffic, Carried, ServiceTraffic};
-use crate::tables::Tables;
 
 /// How many are shown.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -34,32 +33,76 @@ pub(super) struct Shown {
     left_out: [u64; 2],
 }
 
-impl CarriedArgs {
-    /// Chooses from the books.
-    pub(super) fn choose(self, tables: &Tables) -> Shown {
-        let named =
-            |(id, name): (&u32, &lb_common::abi::ServicePortName)| Some((*id, name.name()?.to_owned()));
-        let services: Vec<_> =
-            tables.service_ports.iter().filter_map(named).take(self.metrics_service_ports).collect();
-        let left_out = tables.service_ports.len() - services.len();
-        let mut all: Vec<(u32, u32, SocketAddr)> = Vec::new();
-        if self.metrics_backends > 0 {
-            all.extend(tables.backends_v4.iter().filter_map(|(id, row)| backend(id.0, row)));
-            all.extend(tables.backends_v6.iter().filter_map(|(id, row)| backend(id.0, row)));
-            all.sort_unstable_by_key(|(id, ..)| *id);
+/// The lowest of the ids that are offered, and what each is.
+#[derive(Debug)]
+struct Lowest<K, T> {
+    at_most: usize,
+    kept: BTreeMap<K, T>,
+    offered: u64,
+}
+
+impl<K: Ord, T> Lowest<K, T> {
+    fn new(at_most: usize) -> Self {
+        Self { at_most, kept: BTreeMap::new(), offered: 0 }
+    }
+
+    fn offer(&mut self, id: K, what: impl FnOnce() -> Option<T>) {
+        self.offered += 1;
+        let lower =
+            self.kept.len() < self.at_most || self.kept.last_key_value().is_some_and(|(last, _)| id < *last);
+        if let Some(what) = lower.then(what).flatten() {
+            self.kept.insert(id, what);
+            if self.kept.len() > self.at_most {
+                self.kept.pop_last();
+            }
         }
-        let hidden = all.len().saturating_sub(self.metrics_backends);
-        let name = |owner: &u32| tables.service_ports.get(owner)?.name().map(str::to_owned);
-        let backends = all.into_iter().take(self.metrics_backends);
-        let backends =
-            backends.filter_map(|(id, owner, address)| Some((id, name(&owner)?, address))).collect();
-        Shown { services, backends, left_out: [left_out as u64, hidden as u64] }
+    }
+
+    fn left_out(&self) -> u64 {
+        self.offered - self.kept.len() as u64
     }
 }
 
-fn backend<A: Address>(id: u32, row: &BackendRow<A>) -> Option<(u32, u32, SocketAddr)> {
-    let address = SocketAddr::new({ row.addr }.to_ip(), { row.port }.get());
-    (row.service_port != 0).then_some((id, row.service_port, address))
+/// Chooses whom to show out of all rows, which are offered in any order.
+#[derive(Debug)]
+pub(super) struct Choice {
+    services: Lowest<u32, String>,
+    /// By id and family.
+    backends: Lowest<(u32, bool), (u32, SocketAddr)>,
+}
+
+impl Choice {
+    pub(super) fn new(args: CarriedArgs) -> Self {
+        Self {
+            services: Lowest::new(args.metrics_service_ports),
+            backends: Lowest::new(args.metrics_backends),
+        }
+    }
+
+    /// Are backends shown at all?
+    pub(super) fn wants_backends(&self) -> bool {
+        self.backends.at_most > 0
+    }
+
+    pub(super) fn offer_service_port(&mut self, id: u32, name: &ServicePortName) {
+        self.services.offer(id, || name.name().map(str::to_owned));
+    }
+
+    /// Only of a backend that somebody owns.
+    pub(super) fn offer_backend<A: Address>(&mut self, id: BackendId, row: &BackendRow<A>) {
+        if row.service_port != 0 && self.wants_backends() {
+            let address = SocketAddr::new({ row.addr }.to_ip(), { row.port }.get());
+            self.backends.offer((id.0, A::IS_V6), || Some((row.service_port, address)));
+        }
+    }
+
+    /// Who is shown; `name` tells the names of service ports.
+    pub(super) fn made(self, name: impl Fn(u32) -> Option<String>) -> Shown {
+        let left_out = [self.services.left_out(), self.backends.left_out()];
+        let backends = self.backends.kept.into_iter();
+        let backends = backends.filter_map(|((id, _), (owner, address))| Some((id, name(owner)?, address)));
+        Shown { services: self.services.kept.into_iter().collect(), backends: backends.collect(), left_out }
+    }
 }
 
 /// What an id had counted when its owner came, and has counted now.
@@ -124,36 +167,39 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::{BackendId, ServicePortName};
-
     use super::*;
 
-    fn tables() -> Tables {
-        let name = |name: &str| ServicePortName::new(name).unwrap();
+    fn name(name: &str) -> ServicePortName {
+        ServicePortName::new(name).unwrap()
+    }
+
+    fn shown(args: CarriedArgs) -> Shown {
         let row = |last: u8, service_port| BackendRow {
-            addr: std::net::Ipv4Addr::new(10, 0, 0, last).into(),
+            addr: lb_common::address::V4::from(std::net::Ipv4Addr::new(10, 0, 0, last)),
             port: lb_common::address::Port::new(80),
             generation: 1,
             service_port,
             ..bytemuck::Zeroable::zeroed()
         };
-        Tables {
-            service_ports: [(1, name("a/one:http/TCP")), (2, name("a/two:http/TCP"))].into(),
-            backends_v4: [(BackendId(1), row(1, 1)), (BackendId(2), row(2, 2)), (BackendId(3), row(3, 0))]
-                .into(),
-            ..Tables::default()
+        let mut choice = Choice::new(args);
+        // A hash gives its rows in any order.
+        choice.offer_service_port(2, &name("a/two:http/TCP"));
+        choice.offer_service_port(1, &name("a/one:http/TCP"));
+        for (id, owner) in [(2, 2), (1, 1), (3, 0)] {
+            choice.offer_backend(BackendId(id), &row(u8::try_from(id).unwrap(), owner));
         }
+        choice.made(|owner| (owner == 1).then(|| "a/one:http/TCP".to_owned()))
     }
 
     #[test]
     fn the_oldest_are_shown_and_the_rest_is_counted() {
-        let args = CarriedArgs { metrics_service_ports: 1, metrics_backends: 1 };
-        let shown = args.choose(&tables());
-        assert_eq!(shown.services, [(1, "a/one:http/TCP".to_owned())]);
-        assert_eq!(shown.backends, [(1, "a/one:http/TCP".to_owned(), "10.0.0.1:80".parse().unwrap())]);
-        assert_eq!(shown.left_out, [1, 1], "an id without an owner is nobody's");
-        let none = CarriedArgs { metrics_service_ports: 0, metrics_backends: 0 }.choose(&tables());
+        let shown_one = shown(CarriedArgs { metrics_service_ports: 1, metrics_backends: 1 });
+        assert_eq!(shown_one.services, [(1, "a/one:http/TCP".to_owned())]);
+        assert_eq!(shown_one.backends, [(1, "a/one:http/TCP".to_owned(), "10.0.0.1:80".parse().unwrap())]);
+        assert_eq!(shown_one.left_out, [1, 1], "an id without an owner is nobody's");
+        let none = shown(CarriedArgs { metrics_service_ports: 0, metrics_backends: 0 });
         assert!(none.services.is_empty() && none.backends.is_empty());
+        assert_eq!(none.left_out, [2, 0]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl NodeConfig {
         let wanted = wanted(args, clock);
         let route_generation = kernel::config(pins)?.route_generation;
         let config = Sockets::carry_over(pins, wanted)?;
-        super::sweep::before_config(pins, maps, &config)?;
+        super::strangers::before_config(pins, maps, &config)?;
         kernel::set_config(pins, &Config { route_generation, ..config })?;
         Ok(Self { pins: pins.clone(), wanted })
     }

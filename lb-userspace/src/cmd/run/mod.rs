@@ -4,6 +4,8 @@
 //! interfaces. Must not decide what rows are. Invariant: until the first full read of the source, what a
 //! previous agent left stays in force; when this one ends, however it ends, so does what it leaves (contract C4, C49).
 
+mod audit;
+mod beside;
 mod carried;
 mod config;
 mod foreign;
@@ -13,6 +15,7 @@ mod observe;
 mod options;
 mod report;
 mod sockets;
+mod strangers;
 mod surroundings;
 mod sweep;
 
@@ -42,6 +45,8 @@ use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
 use crate::serve;
 use crate::source::Update;
+use audit::Audits;
+use beside::Beside;
 use carried::CarriedArgs;
 use config::NodeConfig;
 use interfaces::{Interfaces, Ways};
@@ -50,11 +55,11 @@ pub(super) use options::port_range;
 use options::{ConfigurationArgs, NodeSettingsArgs, ServeArgs};
 use report::{Arrival, Reporter};
 use sockets::{SocketArgs, Sockets};
+use strangers::Strangers;
 use surroundings::Surroundings;
-use sweep::Sweeper;
 
-/// How often the maps are read back and compared with what they should hold.
-const AUDIT_EVERY: Duration = Duration::from_secs(300);
+/// How often the numbers that nobody counts while they change are passed on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the agent: keeps the node's Services working as the source says.
 #[derive(clap::Args, Clone, Debug)]
@@ -130,7 +135,8 @@ struct Agent {
     reconciler: Reconciler<KernelMaps>,
     interfaces: Interfaces,
     sockets: Sockets,
-    sweeper: Sweeper,
+    strangers: Strangers,
+    _sweeping: Beside,
     reporter: Reporter,
     pins: Pins,
     clock: Clock,
@@ -178,7 +184,8 @@ impl Agent {
             reconciler,
             interfaces,
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
-            sweeper: Sweeper::new(&pins, clock, args.timeouts.timeouts(), args.masquerade_ports)?,
+            strangers: Strangers::new(&pins, args.masquerade_ports)?,
+            _sweeping: sweep::start(&pins, clock, args.timeouts.timeouts())?,
             reporter,
             clock,
             config,
@@ -193,8 +200,7 @@ impl Agent {
     async fn run(mut self) -> anyhow::Result<()> {
         let (mut terminated, mut interrupted) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut audits = every(AUDIT_EVERY);
-        let mut sweeps = every(sweep::EVERY);
+        let (mut audits, mut tells) = (Audits::new(), every(TELL_EVERY));
         loop {
             self.reporter.heard();
             let wake = self.wake_at();
@@ -210,12 +216,9 @@ impl Agent {
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
                     self.due().await;
                 }
-                _ = audits.tick(), if self.read => self.audit(),
-                _ = sweeps.tick() => {
-                    self.sweeper.sweep();
-                    self.reporter.count(self.reconciler.tables());
-                    self.reporter.api_errors(self.source.errors());
-                }
+                () = audits.step(), if self.read => self.audit(&mut audits),
+                found = self.strangers.found() => self.strangers.mark(found, self.reconciler.maps_mut()),
+                _ = tells.tick() => self.reporter.api_errors(self.source.errors()),
             }
         }
         tracing::info!("stopped; Services go on working as they are");
@@ -227,6 +230,7 @@ impl Agent {
         let mut arrival = self.reporter.received(&update, &self.state);
         objects::tell(&update.findings);
         let addresses = node_addresses(&self.state);
+        let look = !self.read || self.surroundings.concern(&update.changes);
         let mut differs = !self.read || !update.findings.is_empty();
         for change in update.changes {
             differs |= self.state.take_in(change);
@@ -234,7 +238,9 @@ impl Agent {
         if !differs {
             return;
         }
-        self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler);
+        if look {
+            self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler);
+        }
         let services = self.plan(&mut arrival);
         let first = !std::mem::replace(&mut self.read, true);
         let report = if first {
@@ -257,7 +263,7 @@ impl Agent {
         }
         self.follow_up(&report, first);
         if first {
-            self.sweeper.find_strangers(&mut self.reconciler);
+            self.strangers.seek(self.reconciler.maps_mut());
         }
         self.reporter.attached(self.interfaces.attached());
         self.tell_report(&report, arrival.began);
@@ -294,40 +300,14 @@ impl Agent {
         }
         if self.sockets.retry_at().is_some_and(|at| at <= Instant::now()) {
             self.sockets.update(Some(self.interfaces.programs()), &node_addresses(&self.state));
-            self.sockets.close_stranded(self.reconciler.tables());
+            self.sockets.close_stranded();
         }
-    }
-
-    fn audit(&mut self) {
-        self.sockets.update(None, &node_addresses(&self.state));
-        match self.config.repair() {
-            Ok(true) => tracing::warn!("the node's configuration was not what it should be; repaired"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(error = format!("{error:#}"), "tried again later"),
-        }
-        let audit = self.reconciler.audit(self.started.elapsed());
-        if let Ok(audit) = &audit {
-            self.reporter.audited(&self.reconciler, audit);
-        }
-        match audit {
-            Ok(audit) if audit.drift > 0 => {
-                tracing::warn!(operations = audit.drift, "the maps were not what they should be; repaired");
-                self.follow_up(&audit.report, false);
-                tell_troubles(&audit.report, &self.told);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "the maps could not be read back; tried again later"
-            ),
-        }
-        self.sweeper.find_strangers(&mut self.reconciler);
     }
 
     /// What has to follow once the maps say that a backend serves no longer.
     fn follow_up(&self, report: &Report, first: bool) {
         if first || report.retired > 0 {
-            self.sockets.close_stranded(self.reconciler.tables());
+            self.sockets.close_stranded();
         }
     }
 
@@ -339,7 +319,7 @@ impl Agent {
     fn tell_report(&self, report: &Report, began: Instant) {
         tell_troubles(report, &self.told);
         tracing::info!(
-            services = self.state.services().count(),
+            services = self.state.service_count(),
             planned = report.services,
             rows_written = report.rows_written,
             refused = self.reconciler.refused().count(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::objects::ToldOwners;
 use super::carried::CarriedArgs;
-use super::observe::{ArrayRows, PinnedMaps};
+use super::observe::PinnedMaps;
 use crate::datapath::pins::Pins;
 use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Service, State, TrafficPolicy};
 use crate::plan::decide::Planned;
@@ -17,12 +17,10 @@ use crate::plan::decision::{BackendSet, Decision, FrontendKind};
 use crate::reconcile::{Audit, Reconciler, Report};
 use crate::serve::{Board, HealthCheck, Notice, Stage};
 use crate::source::{Severity, Update};
-use crate::tables::{Maps, Tables};
+use crate::tables::Maps;
 
 /// A change that takes longer from its arrival to its last row is said, with the stretch that took longest.
 const SLOW: Duration = Duration::from_secs(1);
-/// Counting the slots of a hundred thousand frontends takes some ten milliseconds.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes on the board.
 #[derive(Debug)]
@@ -35,14 +33,11 @@ pub(super) struct Reporter {
     refused: BTreeMap<ObjectName, usize>,
     /// Changes received since everything was applied: of Services, of EndpointSlices.
     pending: [u64; 2],
-    rows: Arc<ArrayRows>,
-    counted: Option<Instant>,
 }
 
 /// Whoever writes reports, and whoever reads maps at a scrape.
 pub(super) fn pair(pins: &Pins, carried: CarriedArgs) -> (Reporter, PinnedMaps) {
-    let rows = Arc::new(ArrayRows::new(carried));
-    (Reporter::new(Arc::default(), rows.clone()), PinnedMaps::new(pins, rows))
+    (Reporter::new(Arc::default()), PinnedMaps::new(pins, carried))
 }
 
 /// Tells the log, and by an Event, what a Service's owner should know.
@@ -80,11 +75,9 @@ impl Arrival {
 }
 
 impl Reporter {
-    fn new(board: Arc<Board>, rows: Arc<ArrayRows>) -> Self {
+    fn new(board: Arc<Board>) -> Self {
         Self {
             board,
-            rows,
-            counted: None,
             started: wall_clock(),
             without_local: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -176,10 +169,9 @@ impl Reporter {
             metrics.kubeproxy.programming_duration.observe(whole.as_secs_f64());
         }
         metrics.kubeproxy.sync_duration.observe(now.saturating_duration_since(arrival.began).as_secs_f64());
-        metrics.own.services.set(gauge(state.services().count()));
+        metrics.own.services.set(gauge(state.service_count()));
         tell_slow(&stages);
         self.settled(reconciler, report);
-        self.count(reconciler.tables());
     }
 
     /// What was put off was tried again, or maps were written without a change.
@@ -217,14 +209,6 @@ impl Reporter {
     /// So many interfaces have programs.
     pub(super) fn attached(&self, interfaces: usize) {
         self.board.metrics.own.interfaces.set(gauge(interfaces));
-    }
-
-    /// Counts the rows in use of the arrays, unless that was done a moment ago.
-    pub(super) fn count(&mut self, tables: &Tables) {
-        if self.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-            self.counted = Some(Instant::now());
-            self.rows.count(tables);
-        }
     }
 
     fn queued(&mut self, changes: [u64; 2]) {

@@ -87,7 +87,7 @@ impl Loop {
             state: State::new("here"),
             owners: Owners::default(),
             reconciler: Reconciler::new(maps, Capacity::default(), terms).unwrap(),
-            reporter: Reporter::new(Arc::default(), Arc::new(ArrayRows::new(CarriedArgs::default()))),
+            reporter: Reporter::new(Arc::default()),
         }
     }
 

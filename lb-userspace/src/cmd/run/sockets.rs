@@ -9,16 +9,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lb_common::abi::{ABI_VERSION, BackendId, BackendRow, Config, ConfigFlags};
+use lb_common::abi::{self, ABI_VERSION, BackendId, BackendRow, Config, ConfigFlags};
 use lb_common::address::{Address, Protocol, V4, V6};
 
+use super::beside::Beside;
 use crate::datapath::kernel::SocketTable;
 use crate::datapath::object::Programs;
 use crate::datapath::pins::Pins;
+use crate::datapath::table::Table;
 use crate::datapath::{cgroup, kernel};
 use crate::flows::sockets::{Stranded, cookies, stranded};
 use crate::net::sockets::{Kind, Peers, close_all};
-use crate::tables::Tables;
 
 /// How long after a failure the programs are hung on the cgroup once more.
 const RETRY: Duration = Duration::from_secs(5);
@@ -62,16 +63,16 @@ impl SocketLb {
 pub(super) struct Sockets {
     args: SocketArgs,
     pins: Pins,
-    v4: SocketTable<V4>,
-    v6: SocketTable<V6>,
+    closing: Beside,
     attached: bool,
     retry_at: Option<Instant>,
 }
 
 impl Sockets {
     pub(super) fn new(args: SocketArgs, pins: Pins) -> anyhow::Result<Self> {
-        let (v4, v6) = kernel::sockets(&pins)?;
-        Ok(Self { args, pins, v4, v6, attached: false, retry_at: None })
+        let closer = Closer::open(&pins)?;
+        let closing = Beside::start("sockets", None, move || closer.close_stranded())?;
+        Ok(Self { args, pins, closing, attached: false, retry_at: None })
     }
 
     /// Takes over into `config` what the hooks of a previous agent go by.
@@ -145,13 +146,39 @@ impl Sockets {
         Ok(())
     }
 
-    /// Closes the connected UDP sockets whose backend serves no longer, by what now stands in the maps (C36), and TCP
-    /// connections whose backend is no more, where that is asked for (C37).
-    pub(super) fn close_stranded(&self, tables: &Tables) {
-        if !self.attached {
-            return;
+    /// Has the connected UDP sockets closed whose backend serves no longer, by what now stands in the maps (C36), and
+    /// TCP connections whose backend is no more, where that is asked for (C37).
+    pub(super) fn close_stranded(&self) {
+        if self.attached {
+            self.closing.ask();
         }
-        match self.try_close(tables) {
+    }
+}
+
+/// Finds and closes what is left on a dead backend.
+struct Closer {
+    pins: Pins,
+    v4: FamilyTables<V4>,
+    v6: FamilyTables<V6>,
+}
+
+struct FamilyTables<A: Address> {
+    sockets: SocketTable<A>,
+    backends: Table<BackendId, BackendRow<A>>,
+}
+
+impl Closer {
+    fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let (v4, v6) = kernel::sockets(pins)?;
+        Ok(Self {
+            pins: pins.clone(),
+            v4: FamilyTables { sockets: v4, backends: Table::open(&pins.map(abi::BACKENDS_V4))? },
+            v6: FamilyTables { sockets: v6, backends: Table::open(&pins.map(abi::BACKENDS_V6))? },
+        })
+    }
+
+    fn close_stranded(&self) {
+        match self.try_close() {
             Ok(0) => {}
             Ok(sockets) => tracing::info!(sockets, "closed sockets that were left on a dead backend"),
             Err(error) => tracing::error!(
@@ -161,16 +188,15 @@ impl Sockets {
         }
     }
 
-    fn try_close(&self, tables: &Tables) -> anyhow::Result<usize> {
-        let udp = self.close(Kind::Udp, tables)?;
+    fn try_close(&self) -> anyhow::Result<usize> {
+        let udp = self.close(Kind::Udp)?;
         let resets = kernel::config(&self.pins)?.flags.has(ConfigFlags::RESET_VANISHED);
-        let tcp = if resets { self.close(Kind::Tcp, tables)? } else { 0 };
+        let tcp = if resets { self.close(Kind::Tcp)? } else { 0 };
         Ok(udp + tcp)
     }
 
-    fn close(&self, kind: Kind, tables: &Tables) -> anyhow::Result<usize> {
-        let v4 = read(&self.v4, kind, |id| tables.backends_v4.get(&id).copied())?;
-        let v6 = read(&self.v6, kind, |id| tables.backends_v6.get(&id).copied())?;
+    fn close(&self, kind: Kind) -> anyhow::Result<usize> {
+        let (v4, v6) = (self.v4.stranded(kind)?, self.v6.stranded(kind)?);
         let mut peers = Peers::new();
         for (cookie, backends) in cookies(&v4).chain(cookies(&v6)) {
             peers.entry(cookie).or_default().extend(backends);
@@ -180,30 +206,39 @@ impl Sockets {
         }
         let closed = close_all(kind, &peers)?;
         // Also of sockets that their owners closed before.
-        forget(&self.v4, &v4)?;
-        forget(&self.v6, &v6)?;
+        self.v4.forget(&v4)?;
+        self.v6.forget(&v6)?;
         Ok(closed)
     }
 }
 
-fn read<A: Address>(
-    table: &SocketTable<A>,
-    kind: Kind,
-    backend: impl Fn(BackendId) -> Option<BackendRow<A>>,
-) -> anyhow::Result<Vec<Stranded<A>>> {
-    let rows = table.rows().with_context(|| format!("reading the map {}", table.name()))?;
-    let protocol = match kind {
-        Kind::Udp => Protocol::UDP,
-        Kind::Tcp => Protocol::TCP,
-    };
-    Ok(stranded(&rows, protocol, backend))
-}
-
-fn forget<A: Address>(table: &SocketTable<A>, gone: &[Stranded<A>]) -> anyhow::Result<()> {
-    for socket in gone {
-        table.delete(&socket.key).with_context(|| format!("writing the map {}", table.name()))?;
+impl<A: Address> FamilyTables<A> {
+    fn stranded(&self, kind: Kind) -> anyhow::Result<Vec<Stranded<A>>> {
+        let rows = self.sockets.rows().with_context(|| format!("reading the map {}", self.sockets.name()))?;
+        let protocol = match kind {
+            Kind::Udp => Protocol::UDP,
+            Kind::Tcp => Protocol::TCP,
+        };
+        // A backend that cannot be read is not said to be dead.
+        let mut failed = Ok(());
+        let backend = |id| {
+            self.backends.get(&id).unwrap_or_else(|error| {
+                failed = Err(error);
+                None
+            })
+        };
+        let stranded = stranded(&rows, protocol, backend);
+        failed.with_context(|| format!("reading the map {}", self.backends.name()))?;
+        Ok(stranded)
     }
-    Ok(())
+
+    fn forget(&self, gone: &[Stranded<A>]) -> anyhow::Result<()> {
+        for socket in gone {
+            let doing = || format!("writing the map {}", self.sockets.name());
+            self.sockets.delete(&socket.key).with_context(doing)?;
+        }
+        Ok(())
+    }
 }
 
 fn first<A: Address + Default>(addresses: &[IpAddr]) -> A {

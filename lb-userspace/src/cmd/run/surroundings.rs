@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::cmd::node::NodeArgs;
-use crate::model::State;
+use crate::model::{Change, Kind, State};
 use crate::plan::networks::{Networks, Unusable};
 use crate::plan::owners::Owners;
 use crate::source::file::host_addresses;
@@ -18,11 +18,24 @@ pub(super) struct Surroundings {
     host: Vec<IpAddr>,
     networks: Option<Networks>,
     told: Vec<Unusable>,
+    /// Could the host's addresses not be read?
+    unknown: bool,
 }
 
 impl Surroundings {
     pub(super) fn new(args: NodeArgs) -> Self {
-        Self { args, host: Vec::new(), networks: None, told: Vec::new() }
+        Self { args, host: Vec::new(), networks: None, told: Vec::new(), unknown: false }
+    }
+
+    /// Is the node to be looked at because of these changes? What the host itself changes is told by the kernel.
+    pub(super) fn concern(&self, changes: &[Change]) -> bool {
+        let of_node = |change: &Change| match change {
+            Change::Apply(object) => is_of_node(object.key().kind()),
+            Change::Delete(key) => is_of_node(key.kind()),
+            Change::Relist(kind, _) => is_of_node(*kind),
+            Change::RelistAll(_) => true,
+        };
+        self.unknown || changes.iter().any(of_node)
     }
 
     /// Looks at the host and the Node; says whether anything is to be planned or written because of it.
@@ -33,11 +46,14 @@ impl Surroundings {
         reconciler: &mut crate::reconcile::Reconciler<M>,
     ) -> bool {
         match host_addresses() {
-            Ok(host) => self.host = host,
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "the host's addresses are unknown, those last seen count; tried again with the next change"
-            ),
+            Ok(host) => (self.host, self.unknown) = (host, false),
+            Err(error) => {
+                self.unknown = true;
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the host's addresses are unknown, those last seen count; tried again with the next change"
+                );
+            }
         }
         let site = self.args.site(state.node(), &self.host);
         let (networks, unusable) = self.args.networks(state);
@@ -56,5 +72,12 @@ impl Surroundings {
             state.mark_all_dirty();
         }
         moved || others
+    }
+}
+
+fn is_of_node(kind: Kind) -> bool {
+    match kind {
+        Kind::Node | Kind::ServiceCidr => true,
+        Kind::Service | Kind::EndpointSlice => false,
     }
 }

@@ -8,7 +8,7 @@ use lb_common::address::{Port, Protocol};
 use super::cluster::{Shape, plain, service};
 use super::{Reconciler, empty, on, seconds};
 use crate::datapath::fake::{FakeMaps, Watch};
-use crate::tables::Tables;
+use crate::tables::{Seen, Tables};
 
 fn services() -> [(crate::model::ObjectName, Vec<crate::plan::decision::Decision>); 2] {
     let guarded = Shape { load_balancer: Some(0b101), ..plain(3) };
@@ -73,6 +73,48 @@ fn drift_is_counted_and_repaired() {
         assert_eq!(reconciler.maps().tables(), &before, "{what}");
         assert_eq!(reconciler.audit(seconds(3)).unwrap().drift, 0, "{what}");
     }
+}
+
+/// Looks to the end, or to the first difference; says how many steps that took.
+fn look(
+    reconciler: &mut Reconciler<FakeMaps>,
+    mut between: impl FnMut(&mut Reconciler<FakeMaps>),
+) -> (Seen, u32) {
+    for step in 1.. {
+        match reconciler.look().unwrap() {
+            Seen::More => between(reconciler),
+            seen => return (seen, step),
+        }
+    }
+    unreachable!("a look ends")
+}
+
+#[test]
+fn all_damage_is_seen_by_a_look_in_steps() {
+    for (what, damage) in DAMAGE {
+        let mut reconciler = two_services();
+        let (seen, steps) = look(&mut reconciler, |_| {});
+        assert_eq!(seen, Seen::End, "{what}");
+        assert!(steps > 5, "a step looks at a part");
+        damage(reconciler.maps_mut().tables_mut());
+        assert_eq!(look(&mut reconciler, |_| {}).0, Seen::Drift, "{what}");
+        reconciler.audit(seconds(2)).unwrap();
+        assert_eq!(look(&mut reconciler, |_| {}).0, Seen::End, "{what}");
+    }
+}
+
+#[test]
+fn changes_between_the_steps_of_a_look_are_written_and_no_drift() {
+    let mut reconciler = two_services();
+    let mut now = 10;
+    let (seen, steps) = look(&mut reconciler, |reconciler| {
+        now += 10;
+        let report =
+            reconciler.sync([service(1, &[plain(if now % 20 == 0 { 0b11 } else { 0b110 })])], seconds(now));
+        assert!(report.operations > 0);
+    });
+    assert_eq!(seen, Seen::End);
+    assert!(steps > 5);
 }
 
 #[test]

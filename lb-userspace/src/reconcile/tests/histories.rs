@@ -239,7 +239,7 @@ fn c36_c37_a_backend_that_left_vanishes_at_once_and_its_row_rests_before_it_is_c
     let left = reconciler.maps().tables().backends_v4[&BackendId(2)];
     let flags = { left.flags }.0;
     assert_eq!((flags, { left.service_port }, { left.generation }), (BackendFlags::VANISHED, 1, 1));
-    assert_eq!(reconciler.wake_at(), Some(seconds(2) + GRACE));
+    assert_eq!(reconciler.wake_at(), Some(seconds(2) + GRACE + super::super::GATHER));
     rest(&mut reconciler, seconds(2));
     let cleared = reconciler.maps().tables().backends_v4[&BackendId(2)];
     assert_eq!(({ cleared.service_port }, { cleared.generation }), (0, 1));
