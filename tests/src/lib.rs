@@ -26,6 +26,7 @@ pub mod agent;
 pub mod apiserver;
 pub mod capture;
 pub mod differential;
+pub mod foreign;
 pub mod http;
 pub mod lab;
 pub mod manifests;

@@ -4,10 +4,12 @@ use std::process::Output;
 use std::time::Duration;
 
 use lb_tests::agent::{Tool, binary};
+use lb_tests::foreign::{Foreign, Hook};
 use lb_tests::lab::{Lab, Layout, Node};
 use lb_tests::peers::{self, Peer, Service};
-use lb_tests::scene::{Scene, TCP_PORT, vips};
+use lb_tests::scene::{LIMIT, Scene, TCP_PORT, vips};
 use lb_tests::traffic::{Failure, FailureKind, Reply, tcp_once};
+use lb_userspace::datapath::cgroup;
 use serde_json::Value;
 
 /// What it says, by level, and how it ended.
@@ -160,6 +162,32 @@ fn ports_that_meet_are_told_as_the_agent_has_them() {
     let warnings = doctor(scene.node()).of("warning").join("\n");
     assert!(warnings.contains("overlap the masquerade ports 60000-60999"), "{warnings}");
     assert!(warnings.contains("ip_local_reserved_ports=30000-32767"), "{warnings}");
+}
+
+#[test]
+fn programs_of_others_are_found_on_interfaces_and_cgroups_by_whose_they_are() {
+    let scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let node = scene.node();
+    let root = cgroup::root().unwrap();
+    let _programs = node.netns.run(|| {
+        [("cil_from_netdev", Hook::Ingress("eth0")), ("meter", Hook::Xdp("eth0"))]
+            .map(|(name, hook)| Foreign::hang(name, hook).unwrap())
+    });
+    let rival = Foreign::hang("cali_connect4", Hook::Connect4(&root)).unwrap();
+    let said = doctor(node);
+    let problems = said.of("problem").join("\n");
+    for words in ["Cilium has programs on eth0;", "Calico's eBPF mode has programs on the root cgroup;"] {
+        assert!(problems.contains(words), "{words} is missing in\n{problems}");
+    }
+    let notes = said.of("note").join("\n");
+    assert!(notes.contains("another XDP program hangs on eth0, and stays"), "{notes}");
+    assert_eq!(said.code, Some(3));
+    drop(rival);
+    // Services are served beside all of them.
+    let client = scene.client().netns.clone();
+    for vip in vips(TCP_PORT) {
+        tcp_once(&client, vip, LIMIT).unwrap();
+    }
 }
 
 #[test]
