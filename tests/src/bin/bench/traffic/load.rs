@@ -49,14 +49,39 @@ pub(super) enum Kind {
     Bytes,
 }
 
-/// What a load did.
+/// What a load did, in one go or in several.
 pub(super) struct Did {
-    /// A second: connections, requests, datagrams that arrived, or bits.
-    pub(super) rate: f64,
-    /// Microseconds of one operation, where it is one that ends.
+    /// Connections, requests, datagrams that arrived, or bits.
+    count: f64,
+    /// How many of them processors' time is told for.
+    unit: f64,
+    seconds: f64,
+    busy_seconds: f64,
+    /// Nanoseconds of one operation, where it is one that ends.
     pub(super) latency: Option<Histogram<u64>>,
+}
+
+impl Did {
+    /// Operations a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.count / self.seconds
+    }
+
     /// Processors' time for an operation, in microseconds; for bytes, for a megabyte.
-    pub(super) cpu_us: f64,
+    pub(super) fn cpu_us(&self) -> f64 {
+        self.busy_seconds * 1e6 / (self.count / self.unit).max(1.0)
+    }
+
+    /// The same load, gone on with.
+    pub(super) fn add(&mut self, more: &Self) -> Result<()> {
+        self.count += more.count;
+        self.seconds += more.seconds;
+        self.busy_seconds += more.busy_seconds;
+        if let (Some(latency), Some(more)) = (&mut self.latency, &more.latency) {
+            latency.add(more).context("adding up latencies")?;
+        }
+        Ok(())
+    }
 }
 
 /// Servers in pods, for as long as this process lives.
@@ -117,14 +142,15 @@ impl Servers {
         }
     }
 
-    /// Runs a load from a pod for a while.
+    /// Runs a load from a pod for a while; each connection goes to any of the targets, all else to the first.
     pub(super) fn measure(
         &self,
         client: &Netns,
         kind: Kind,
-        target: SocketAddr,
+        targets: &[SocketAddr],
         length: Duration,
     ) -> Result<Did> {
+        let target = *targets.first().context("a load needs somebody to dial")?;
         let mode = match kind {
             Kind::Connections => Mode::Close,
             Kind::Requests => Mode::Echo,
@@ -134,7 +160,7 @@ impl Servers {
         client.run(|| {
             pin_to_first();
             match kind {
-                Kind::Connections => connections(target, length),
+                Kind::Connections => connections(targets, length),
                 Kind::Requests => requests(target, length),
                 Kind::Datagrams => self.send_datagrams(target, length),
                 Kind::Bytes => self.send_bytes(target, length),
@@ -177,9 +203,12 @@ impl Servers {
     }
 }
 
-fn connections(target: SocketAddr, length: Duration) -> Result<Did> {
+fn connections(targets: &[SocketAddr], length: Duration) -> Result<Did> {
     let (clock, mut latency, mut count) = (Clock::start(), histogram()?, 0u32);
     while clock.wall() < length {
+        // In no order, as a load balancer chooses (Knuth's multiplicative hash).
+        let any = count.wrapping_mul(2_654_435_769) >> 16;
+        let target = targets[any as usize % targets.len()];
         let began = Instant::now();
         let stream = connect(target)?;
         latency.saturating_record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -236,8 +265,8 @@ impl Clock {
 
     /// `count` of what the rate is in; processors' time is for each `unit` of it.
     fn done(&self, count: f64, unit: f64, latency: Option<Histogram<u64>>) -> Did {
-        let busy = machine::busy_seconds() - self.busy;
-        Did { rate: count / self.wall().as_secs_f64(), latency, cpu_us: busy * 1e6 / (count / unit).max(1.0) }
+        let busy_seconds = machine::busy_seconds() - self.busy;
+        Did { count, unit, seconds: self.wall().as_secs_f64(), busy_seconds, latency }
     }
 }
 

@@ -100,6 +100,8 @@ const LOADS: [Load; 17] = [
     Load::new(From::Outside, Kind::Bytes, Which::Last, "bits/s, backend here"),
     Load::new(From::Outside, Kind::Bytes, Which::Remote, "bits/s, backend elsewhere"),
 ];
+/// Turns that a load is measured in, in each round.
+const SLICES: u32 = 8;
 /// Its name among contenders.
 const OURS: &str = "Switchboard";
 /// The loads that plots show.
@@ -120,8 +122,8 @@ struct Rounds {
 
 impl Rounds {
     fn add(&mut self, did: &Did) {
-        self.rate.push(did.rate);
-        self.cpu_us.push(did.cpu_us);
+        self.rate.push(did.rate());
+        self.cpu_us.push(did.cpu_us());
         if let Some(latency) = &did.latency {
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one connection")]
             let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
@@ -231,24 +233,40 @@ fn by_turns(
         LOADS.iter().map(|_| stages.iter().map(|_| Rounds::default()).collect()).collect();
     for round in 0..effort.rounds {
         for (load, of_load) in LOADS.iter().zip(&mut all).filter(|(load, _)| effort.takes(load, services)) {
-            // Nobody is always the first after a pause, or always behind the same neighbour.
-            for turn in 0..stages.len() {
-                let index = (turn + round) % stages.len();
-                let stage = &stages[index];
-                let did = servers
-                    .measure(
-                        stage.client(load.from),
-                        load.kind,
-                        stage.target(load.from, load.which),
-                        effort.length,
-                    )
-                    .with_context(|| format!("{} through {}", load.name, stage.contender.name()))?;
-                of_load[index].add(&did);
+            for (rounds, did) in of_load.iter_mut().zip(one_round(stages, servers, effort, load, round)?) {
+                rounds.add(&did);
             }
         }
         bar.inc(1);
     }
     Ok(all)
+}
+
+/// A load through all stages, in slices by turns: what disturbs the machine for a while disturbs all of them.
+fn one_round(
+    stages: &[Stage],
+    servers: &Servers,
+    effort: &Effort,
+    load: &Load,
+    round: usize,
+) -> Result<Vec<Did>> {
+    let mut done: Vec<Option<Did>> = stages.iter().map(|_| None).collect();
+    for slice in 0..SLICES {
+        // Nobody is always the first after a pause, or always behind the same neighbour.
+        for turn in 0..stages.len() {
+            let index = (turn + round + slice as usize) % stages.len();
+            let stage = &stages[index];
+            let targets = stage.targets(load.from, load.which);
+            let did = servers
+                .measure(stage.client(load.from), load.kind, &targets, effort.length / SLICES)
+                .with_context(|| format!("{} through {}", load.name, stage.contender.name()))?;
+            match &mut done[index] {
+                Some(done) => done.add(&did)?,
+                none => *none = Some(did),
+            }
+        }
+    }
+    Ok(done.into_iter().flatten().collect())
 }
 
 fn beside(contenders: &[Contender]) -> Table {
@@ -318,9 +336,9 @@ impl Found {
                  backends, the second with two more, each in a network namespace and joined by veth pairs, and a client \
                  outside. Switchboard is the real agent, which read the Services from files; the others are rules shaped \
                  as kube-proxy 1.36 makes them, all on the first node. Up to 2,000 of the Services have a node port, the \
-                 first and the last among them. Plain routing dials a backend directly, by the same nodes: what no load \
+                 first and the last among them. Plain routing dials one of the two backends directly, by the same nodes: what no load \
                  balancer can beat. The client runs on the first processor, the servers on the last. In each round every \
-                 contender gets each load once, and who begins changes from round to round."
+                 contender gets each load, in eight slices by turns, and who begins changes from slice to slice."
                     .to_owned(),
                 "A connection is opened and reset at once. Processors' time is that of the whole machine, so it holds the \
                  kernel's work for both sides; for bits it is that for a megabyte. What happens on a connection that is \

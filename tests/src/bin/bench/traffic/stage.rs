@@ -156,8 +156,10 @@ impl Stage {
         let mut running = KubeProxy::start(&proxy.program, proxy.mode, node, &server.url(), PODS)?;
         let last = [(From::Pod, Which::Last), (From::Pod, Which::Remote), (From::Outside, Which::Remote)];
         running.wait_until_synced(PATIENCE, || {
-            last.iter().try_for_each(|(from, which)| {
-                let target = self.target(*from, *which);
+            let asked = last.iter().flat_map(|(from, which)| {
+                self.targets(*from, *which).into_iter().map(move |target| (from, target))
+            });
+            asked.into_iter().try_for_each(|(from, target)| {
                 let connected = self.client(*from).run(|| std::net::TcpStream::connect_timeout(&target, ASK));
                 connected.map(|_| ()).map_err(|error| format!("connecting to {target}: {error}"))
             })
@@ -175,12 +177,16 @@ impl Stage {
         }
     }
 
-    /// What the client dials.
-    pub(super) fn target(&self, from: From, which: Which) -> SocketAddr {
+    /// What the client dials. Where nobody chooses a backend for it, it has to: two servers take turns in waking up,
+    /// which costs more than one that stays awake.
+    pub(super) fn targets(&self, from: From, which: Which) -> Vec<SocketAddr> {
         match (&self.contender, from) {
-            (Contender::Plain, _) => self.lab.pod(if which.is_remote() { "c" } else { "a" }).v4_at(POD_PORT),
-            (_, From::Outside) => self.lab.node(NODE).v4_at(which.node_port(self.services)),
-            _ => which.cluster_ip(self.services),
+            (Contender::Plain, _) => {
+                let pods = if which.is_remote() { ["c", "d"] } else { ["a", "b"] };
+                pods.map(|pod| self.lab.pod(pod).v4_at(POD_PORT)).into()
+            }
+            (_, From::Outside) => vec![self.lab.node(NODE).v4_at(which.node_port(self.services))],
+            _ => vec![which.cluster_ip(self.services)],
         }
     }
 
