@@ -5,6 +5,7 @@
 //! an operation to [`Tables`] has the effect that applying it to the kernel has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey, ServicePortName};
 use lb_common::address::{Address, V4, V6};
@@ -13,7 +14,7 @@ use lb_common::address::{Address, V4, V6};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Service port id to name.
-    pub service_ports: BTreeMap<u32, ServicePortName>,
+    pub service_ports: BTreeMap<u32, Arc<ServicePortName>>,
     /// Backend id to IPv4 backend.
     pub backends_v4: BTreeMap<BackendId, BackendRow<V4>>,
     /// Backend id to IPv6 backend.
@@ -38,7 +39,7 @@ pub struct Tables {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MapOp {
     /// Gives a service port id its name.
-    PutServicePort(u32, Box<ServicePortName>),
+    PutServicePort(u32, Arc<ServicePortName>),
     /// Frees a service port id.
     DeleteServicePort(u32),
     /// Writes an IPv4 backend; all zero but the generation: the id is free.
@@ -165,7 +166,7 @@ impl Tables {
     pub fn apply(&mut self, operation: &MapOp) {
         match operation {
             MapOp::PutServicePort(id, name) => {
-                self.service_ports.insert(*id, **name);
+                self.service_ports.insert(*id, name.clone());
             }
             MapOp::DeleteServicePort(id) => {
                 self.service_ports.remove(id);

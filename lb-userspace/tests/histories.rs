@@ -25,9 +25,7 @@ enum Event {
 fn service() -> impl Strategy<Value = Service> {
     let fields = (0..4u8, prop::option::of(0..3i64), 0..3u8, any::<bool>(), any::<bool>(), 0..3u16);
     fields.prop_map(|(name, created, claimed, local, node_port, port)| Service {
-        name: ObjectName::new("ns", format!("s{name}")),
         created,
-        not_proxied: None,
         cluster_ips: vec![[10, 96, 0, name / 2].into()],
         families: Families { v4: true, v6: false },
         ports: vec![ServicePort {
@@ -38,12 +36,8 @@ fn service() -> impl Strategy<Value = Service> {
         }],
         // Several claim the same few addresses, and the node has some of them.
         external_ips: vec![[192, 0, 2, claimed].into()],
-        load_balancer_ips: Vec::new(),
-        source_ranges: Vec::new(),
         internal_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
-        external_policy: TrafficPolicy::Cluster,
-        affinity_seconds: None,
-        health_check_node_port: None,
+        ..Service::bare(ObjectName::new("ns", format!("s{name}")))
     })
 }
 
@@ -54,9 +48,9 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             ready,
             serving: true,
             terminating: !ready,
-            node: Some(if local { "here" } else { "there" }.to_owned()),
+            node: Some(if local { "here" } else { "there" }.into()),
             for_zones: zone.map(|zone| format!("z{zone}")).into_iter().collect(),
-            for_nodes: Vec::new(),
+            for_nodes: Box::default(),
         },
     );
     let fields = (0..4u8, 0..4u8, 0..4u64, prop::collection::vec(endpoint, 0..4));

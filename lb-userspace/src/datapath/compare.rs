@@ -4,6 +4,7 @@
 //! Invariants: a step takes about a millisecond at most; a row that stayed as it was while all steps were taken has
 //! been compared, and one that is missing was missed, since each step asks what is thought at that moment.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -72,14 +73,15 @@ pub(super) fn look(maps: &KernelMaps, thought: &Tables, place: &mut Place) -> an
 
 type Step<'a> = (&'a str, io::Result<Seen>);
 
-fn hash<'a, K: Pod + Ord, V: Pod + PartialEq>(
+fn hash<'a, K: Pod + Ord, V: Pod + PartialEq, T: Borrow<V>>(
     table: &'a Table<K, V>,
-    thought: &BTreeMap<K, V>,
+    thought: &BTreeMap<K, T>,
     leg: &mut Leg<K, V>,
 ) -> Step<'a> {
     let mut step = || {
         if table.step(&mut leg.walk, ROWS)? {
-            let as_thought = leg.walk.rows().all(|(key, row)| thought.get(&key) == Some(&row));
+            let as_thought =
+                leg.walk.rows().all(|(key, row)| thought.get(&key).map(Borrow::borrow) == Some(&row));
             return Ok(if as_thought { Seen::More } else { Seen::Drift });
         }
         let mut seen = Seen::End;

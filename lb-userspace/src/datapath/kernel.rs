@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, PerCpuArray};
@@ -320,7 +321,7 @@ impl Maps for KernelMaps {
         };
         let slots: Vec<BackendId> = slots.into_iter().take(used).map(|(_, id)| id).collect();
         Ok(Tables {
-            service_ports: read(&self.service_ports)?.into_iter().collect(),
+            service_ports: names(&self.service_ports)?,
             backends_v4: read(&self.backends_v4)?
                 .into_iter()
                 .filter(|(_, row)| row.generation != 0)
@@ -357,6 +358,15 @@ impl Maps for KernelMaps {
         }
         Ok(())
     }
+}
+
+fn names(table: &Table<u32, ServicePortName>) -> anyhow::Result<BTreeMap<u32, Arc<ServicePortName>>> {
+    let mut names = BTreeMap::new();
+    let read = table.each(|id, name| {
+        names.insert(*id, Arc::new(*name));
+    });
+    read.with_context(|| format!("reading the map {}", table.name()))?;
+    Ok(names)
 }
 
 fn present<A: Address>(rows: Vec<(u32, Prefix<A>)>) -> BTreeMap<u32, Prefix<A>> {

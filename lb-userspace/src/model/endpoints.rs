@@ -5,6 +5,7 @@
 //! 1 to 65535.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::address::Protocol;
@@ -41,7 +42,7 @@ pub struct EndpointPort {
     pub port: u16,
 }
 
-/// An endpoint: usually a pod.
+/// An endpoint: usually a pod. There may be hundreds of thousands, on few nodes, most without hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its address: the first of the object's (C6).
@@ -53,11 +54,11 @@ pub struct Endpoint {
     /// Is it going away?
     pub terminating: bool,
     /// The node it runs on.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// Zones whose nodes should use it (C13).
-    pub for_zones: Vec<String>,
+    pub for_zones: Box<[String]>,
     /// Nodes that should use it (C13).
-    pub for_nodes: Vec<String>,
+    pub for_nodes: Box<[String]>,
 }
 
 impl Endpoint {

@@ -11,6 +11,8 @@ mod node;
 mod service;
 mod state;
 
+use std::sync::Arc;
+
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
 pub use networks::ServiceCidr;
@@ -31,20 +33,33 @@ pub enum Kind {
     ServiceCidr,
 }
 
-/// A namespace and a name. Sorts by namespace, then name.
+/// A namespace and a name. Sorts by namespace, then name. Copies share the text: an object's name stands in many
+/// places at once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName {
+pub struct ObjectName(Arc<NameParts>);
+
+/// What an [`ObjectName`] is made of.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameParts {
     /// The namespace.
-    pub namespace: String,
+    pub namespace: Box<str>,
     /// The name.
-    pub name: String,
+    pub name: Box<str>,
 }
 
 impl ObjectName {
     /// The name of an object.
     #[must_use]
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self(Arc::new(NameParts { namespace: namespace.as_ref().into(), name: name.as_ref().into() }))
+    }
+}
+
+impl std::ops::Deref for ObjectName {
+    type Target = NameParts;
+
+    fn deref(&self) -> &NameParts {
+        &self.0
     }
 }
 

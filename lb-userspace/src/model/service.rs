@@ -43,6 +43,28 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
 }
 
+impl Service {
+    /// A Service of that name without addresses and ports, and with what the API takes for granted otherwise.
+    #[must_use]
+    pub fn bare(name: ObjectName) -> Self {
+        Self {
+            name,
+            created: None,
+            not_proxied: None,
+            cluster_ips: Vec::new(),
+            families: Families::default(),
+            ports: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            affinity_seconds: None,
+            health_check_node_port: None,
+        }
+    }
+}
+
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePort {

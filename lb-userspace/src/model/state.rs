@@ -5,6 +5,7 @@
 //! hold the same objects are equal in all but the dirty set, whatever the order of events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -19,6 +20,8 @@ pub struct State {
     slices: BTreeMap<ObjectName, EndpointSlice>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     service_cidrs: BTreeMap<String, ServiceCidr>,
+    /// The nodes that endpoints are on, so that each name is kept once.
+    node_names: BTreeSet<Arc<str>>,
     dirty: BTreeSet<ObjectName>,
     ignored: BTreeMap<String, u64>,
 }
@@ -43,6 +46,7 @@ impl State {
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
             service_cidrs: BTreeMap::new(),
+            node_names: BTreeSet::new(),
             dirty: BTreeSet::new(),
             ignored: BTreeMap::new(),
         }
@@ -202,16 +206,20 @@ impl State {
         true
     }
 
-    fn apply_service(&mut self, service: Service) -> bool {
+    fn apply_service(&mut self, mut service: Service) -> bool {
         if self.services.get(&service.name) == Some(&service) {
             return false;
+        }
+        // Names that are kept anyway are not kept twice.
+        if let Some((known, _)) = self.slices_of.get_key_value(&service.name) {
+            service.name = known.clone();
         }
         self.dirty.insert(service.name.clone());
         self.services.insert(service.name.clone(), service);
         true
     }
 
-    fn apply_slice(&mut self, slice: EndpointSlice) -> bool {
+    fn apply_slice(&mut self, mut slice: EndpointSlice) -> bool {
         if let Some(old) = self.slices.remove(&slice.name) {
             if old == slice {
                 self.slices.insert(old.name.clone(), old);
@@ -219,12 +227,39 @@ impl State {
             }
             self.unlink(&old);
         }
+        if let Some(service) = &mut slice.service {
+            let known = self.services.get_key_value(service).map(|(known, _)| known);
+            let known = known.or_else(|| self.slices_of.get_key_value(service).map(|(known, _)| known));
+            if let Some(known) = known {
+                *service = known.clone();
+            }
+        }
+        slice
+            .endpoints
+            .iter_mut()
+            .filter_map(|endpoint| endpoint.node.as_mut())
+            .for_each(|node| self.share(node));
+        slice.endpoints.shrink_to_fit();
+        slice.ports.shrink_to_fit();
         if let Some(service) = &slice.service {
             self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
             self.dirty.insert(service.clone());
         }
         self.slices.insert(slice.name.clone(), slice);
         true
+    }
+
+    /// Replaces a node's name by an equal one that is kept already.
+    fn share(&mut self, node: &mut Arc<str>) {
+        match self.node_names.get(node) {
+            Some(known) => *node = known.clone(),
+            None => {
+                if self.node_names.len().is_power_of_two() {
+                    self.node_names.retain(|name| Arc::strong_count(name) > 1);
+                }
+                self.node_names.insert(node.clone());
+            }
+        }
     }
 
     fn unlink(&mut self, slice: &EndpointSlice) {
@@ -266,7 +301,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Endpoint, Families, ServicePort, TrafficPolicy};
+    use super::super::{Endpoint, Families, ServicePort};
     use super::*;
 
     fn service(name: &str, node_port: Option<u16>) -> Object {
@@ -277,19 +312,10 @@ mod tests {
             node_port,
         };
         Object::Service(Service {
-            name: ObjectName::new("ns", name),
-            created: None,
-            not_proxied: None,
             cluster_ips: vec!["10.96.0.1".parse().unwrap()],
             families: Families { v4: true, v6: false },
             ports: vec![port],
-            external_ips: Vec::new(),
-            load_balancer_ips: Vec::new(),
-            source_ranges: Vec::new(),
-            internal_policy: TrafficPolicy::Cluster,
-            external_policy: TrafficPolicy::Cluster,
-            affinity_seconds: None,
-            health_check_node_port: None,
+            ..Service::bare(ObjectName::new("ns", name))
         })
     }
 
@@ -301,7 +327,7 @@ mod tests {
             terminating: false,
             node: None,
             for_zones: zone.map(str::to_owned).into_iter().collect(),
-            for_nodes: Vec::new(),
+            for_nodes: Box::default(),
         };
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("ns", name),
@@ -325,7 +351,7 @@ mod tests {
     }
 
     fn dirty(state: &mut State) -> Vec<String> {
-        state.drain_dirty().into_iter().map(|name| name.name).collect()
+        state.drain_dirty().into_iter().map(|name| name.name.to_string()).collect()
     }
 
     #[test]

@@ -62,7 +62,10 @@ impl Phases {
     fn in_order(self) -> Vec<MapOp> {
         let Self { names, let_in, gain, slots, publish, networks, retract, shut_out, lose, free, forget } =
             self;
-        [names, let_in, gain, slots, publish, networks, retract, shut_out, lose, free, forget].concat()
+        [names, let_in, gain, slots, publish, networks, retract, shut_out, lose, free, forget]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -70,7 +73,7 @@ fn names(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
     let (have, want) =
         (actual.tables().service_ports.get(&owner), desired.tables().service_ports.get(&owner));
     match want {
-        Some(name) if have != want => phases.names.push(MapOp::PutServicePort(owner, Box::new(*name))),
+        Some(name) if have != want => phases.names.push(MapOp::PutServicePort(owner, name.clone())),
         None if have.is_some() => phases.forget.push(MapOp::DeleteServicePort(owner)),
         _ => {}
     }

@@ -78,8 +78,8 @@ impl std::str::FromStr for NodePortAddresses {
 #[must_use]
 pub fn port_name(service: &Service, port: &ServicePort) -> ServicePortName {
     ServicePortName {
-        namespace: service.name.namespace.clone(),
-        service: service.name.name.clone(),
+        namespace: service.name.namespace.to_string(),
+        service: service.name.name.to_string(),
         port: port.name.clone(),
         protocol: port.protocol,
     }

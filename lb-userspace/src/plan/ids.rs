@@ -6,6 +6,9 @@
 //! owner from all before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
+
+use hashbrown::HashTable;
 
 use super::grace::{Epoch, Full, Grace, Limit};
 
@@ -14,21 +17,24 @@ use super::grace::{Epoch, Full, Grace, Limit};
 pub struct Ids<O> {
     limit: Limit,
     last: u32,
-    by_owner: BTreeMap<O, u32>,
-    entries: BTreeMap<u32, Entry<O>>,
+    /// The ids that have owners, to be found by them: the owners themselves stand in the entries alone, since there
+    /// may be hundreds of thousands. No order is ever taken from it.
+    by_owner: HashTable<u32>,
+    /// By id, from 1 on: all below `next`.
+    entries: Vec<Entry<O>>,
+    /// When the owner of an id let go of it; not of those that are held, or free.
+    released: BTreeMap<u32, Epoch>,
     free: BTreeSet<u32>,
     next: u32,
     grace: Grace<u32>,
     journal: Vec<Claim>,
 }
 
-/// An id that was in use at least once.
+/// An id, and how often it had an owner.
 #[derive(Debug)]
 struct Entry<O> {
     owner: Option<O>,
     generation: u32,
-    /// When its owner let go of it; `None` while it is held, or free.
-    released: Option<Epoch>,
 }
 
 /// A claim that can still be taken back.
@@ -49,15 +55,16 @@ pub struct Held {
     pub generation: u32,
 }
 
-impl<O: Ord + Clone> Ids<O> {
+impl<O: Eq + Hash + Clone> Ids<O> {
     /// Ids from 1 to `last`, itself included.
     #[must_use]
     pub fn new(limit: Limit, last: u32) -> Self {
         Self {
             limit,
             last,
-            by_owner: BTreeMap::new(),
-            entries: BTreeMap::new(),
+            by_owner: HashTable::new(),
+            entries: Vec::new(),
+            released: BTreeMap::new(),
             free: BTreeSet::new(),
             next: 1,
             grace: Grace::default(),
@@ -70,27 +77,26 @@ impl<O: Ord + Clone> Ids<O> {
     /// # Errors
     /// When all ids have other owners.
     pub fn claim(&mut self, owner: &O) -> Result<Held, Full> {
-        if let Some(&id) = self.by_owner.get(owner) {
-            let entry = self.entries.get_mut(&id).ok_or(Full(self.limit))?;
-            if let Some(at) = entry.released.take() {
+        if let Some(id) = self.id_of(owner) {
+            if let Some(at) = self.released.remove(&id) {
                 self.journal.push(Claim::Returned(id, at));
             }
-            return Ok(Held { id, generation: entry.generation });
+            return self.held(id).ok_or(Full(self.limit));
         }
         let id = match self.free.pop_first() {
             Some(id) => id,
             None if self.next <= self.last => {
-                self.next += 1;
+                self.reach(self.next);
                 self.next - 1
             }
             None => return Err(Full(self.limit)),
         };
-        self.by_owner.insert(owner.clone(), id);
-        let entry = self.entries.entry(id).or_insert(Entry { owner: None, generation: 0, released: None });
-        entry.owner = Some(owner.clone());
-        entry.generation = entry.generation.wrapping_add(1);
+        self.give(id, owner);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.generation = entry.generation.wrapping_add(1);
+        }
         self.journal.push(Claim::Fresh(id));
-        Ok(Held { id, generation: entry.generation })
+        self.held(id).ok_or(Full(self.limit))
     }
 
     /// Makes the claims since the last commit final.
@@ -103,15 +109,13 @@ impl<O: Ord + Clone> Ids<O> {
         while let Some(claim) = self.journal.pop() {
             match claim {
                 Claim::Fresh(id) => {
-                    if let Some(entry) = self.entries.get_mut(&id) {
+                    if let Some(entry) = self.entry_mut(id) {
                         entry.generation = entry.generation.wrapping_sub(1);
                     }
                     self.vacate(id);
                 }
                 Claim::Returned(id, at) => {
-                    if let Some(entry) = self.entries.get_mut(&id) {
-                        entry.released = Some(at);
-                    }
+                    self.released.insert(id, at);
                 }
             }
         }
@@ -119,8 +123,8 @@ impl<O: Ord + Clone> Ids<O> {
 
     /// The owner needs its id no longer, since `at`. It still owns it until [`Self::reclaim`].
     pub fn release(&mut self, id: u32, at: Epoch) {
-        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.owner.is_some()) {
-            entry.released = Some(at);
+        if self.entry(id).is_some_and(|entry| entry.owner.is_some()) {
+            self.released.insert(id, at);
             self.grace.release(id, at);
         }
     }
@@ -129,11 +133,10 @@ impl<O: Ord + Clone> Ids<O> {
     pub fn reclaim(&mut self, until: Epoch) -> Vec<Held> {
         let mut freed = Vec::new();
         for (at, id) in self.grace.expire(until) {
-            let Some(entry) = self.entries.get(&id).filter(|entry| entry.released == Some(at)) else {
-                continue;
-            };
-            freed.push(Held { id, generation: entry.generation });
-            self.vacate(id);
+            if self.released.get(&id) == Some(&at) {
+                freed.extend(self.held(id));
+                self.vacate(id);
+            }
         }
         freed
     }
@@ -141,15 +144,12 @@ impl<O: Ord + Clone> Ids<O> {
     /// Takes over what a previous process left: `id` belongs to `owner`. `false`, and nothing
     /// happens, where that cannot be: out of range, or either of them has another partner.
     pub fn restore(&mut self, held: Held, owner: &O) -> bool {
-        let taken = self.entries.get(&held.id).is_some_and(|entry| entry.owner.is_some());
-        if taken || self.by_owner.contains_key(owner) || !self.restore_free(held) {
+        let taken = self.entry(held.id).is_some_and(|entry| entry.owner.is_some());
+        if taken || self.id_of(owner).is_some() || !self.restore_free(held) {
             return false;
         }
         self.free.remove(&held.id);
-        self.by_owner.insert(owner.clone(), held.id);
-        if let Some(entry) = self.entries.get_mut(&held.id) {
-            entry.owner = Some(owner.clone());
-        }
+        self.give(held.id, owner);
         true
     }
 
@@ -160,8 +160,11 @@ impl<O: Ord + Clone> Ids<O> {
             return false;
         }
         self.free.extend(self.next..=held.id);
-        self.next = self.next.max(held.id + 1);
-        self.entries.insert(held.id, Entry { owner: None, generation: held.generation, released: None });
+        self.reach(held.id);
+        self.vacate(held.id);
+        if let Some(entry) = self.entry_mut(held.id) {
+            entry.generation = held.generation;
+        }
         true
     }
 
@@ -173,17 +176,57 @@ impl<O: Ord + Clone> Ids<O> {
 
     /// Every id that has an owner, also within its grace period, with that owner.
     pub fn owners(&self) -> impl Iterator<Item = (u32, &O)> {
-        self.by_owner.iter().map(|(owner, &id)| (id, owner))
+        (1..).zip(&self.entries).filter_map(|(id, entry)| Some((id, entry.owner.as_ref()?)))
+    }
+
+    fn entry(&self, id: u32) -> Option<&Entry<O>> {
+        self.entries.get((id as usize).checked_sub(1)?)
+    }
+
+    fn entry_mut(&mut self, id: u32) -> Option<&mut Entry<O>> {
+        self.entries.get_mut((id as usize).checked_sub(1)?)
+    }
+
+    fn held(&self, id: u32) -> Option<Held> {
+        self.entry(id).map(|entry| Held { id, generation: entry.generation })
+    }
+
+    fn id_of(&self, owner: &O) -> Option<u32> {
+        let is_its = |id: &u32| self.entry(*id).is_some_and(|entry| entry.owner.as_ref() == Some(owner));
+        self.by_owner.find(hash(owner), is_its).copied()
+    }
+
+    /// Makes entries for all ids up to `id`.
+    fn reach(&mut self, id: u32) {
+        self.next = self.next.max(id + 1);
+        let entries = self.entries.len().max(id as usize);
+        self.entries.resize_with(entries, || Entry { owner: None, generation: 0 });
+    }
+
+    /// Gives a free id an owner.
+    fn give(&mut self, id: u32, owner: &O) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.owner = Some(owner.clone());
+        }
+        let entries = &self.entries;
+        let owner_of = |id: &u32| entries.get(*id as usize - 1).and_then(|entry| entry.owner.as_ref());
+        self.by_owner.insert_unique(hash(owner), id, |id| owner_of(id).map_or(0, hash));
     }
 
     fn vacate(&mut self, id: u32) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.released = None;
-        if let Some(owner) = entry.owner.take() {
-            self.by_owner.remove(&owner);
+        self.released.remove(&id);
+        if let Some(owner) = self.entry_mut(id).and_then(|entry| entry.owner.take())
+            && let Ok(found) = self.by_owner.find_entry(hash(&owner), |known| *known == id)
+        {
+            found.remove();
         }
         self.free.insert(id);
     }
+}
+
+/// The same in every process: nothing is drawn by lot here.
+fn hash<O: Hash>(owner: &O) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(owner)
 }
 
 #[cfg(test)]

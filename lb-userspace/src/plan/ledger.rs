@@ -14,9 +14,11 @@ use crate::tables::{Family, MapOp, Tables};
 /// A family with a share of the index.
 pub trait Indexed: Family {
     /// What a service port owns in it.
-    fn owned(owned: &Owned) -> &OwnedRows<Self>;
+    fn owned(owned: &Owned) -> Option<&OwnedRows<Self>>;
     /// What a service port owns in it, to be changed.
     fn owned_mut(owned: &mut Owned) -> &mut OwnedRows<Self>;
+    /// Lets go of the place for what it owns in it, if that is nothing.
+    fn drop_empty(owned: &mut Owned);
 }
 
 /// The tables with an index from service port to rows.
@@ -26,11 +28,11 @@ pub struct Ledger {
     owned: BTreeMap<u32, Owned>,
 }
 
-/// What a service port owns.
+/// What a service port owns. Most have rows of one family only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owned {
-    v4: OwnedRows<V4>,
-    v6: OwnedRows<V6>,
+    v4: Option<Box<OwnedRows<V4>>>,
+    v6: Option<Box<OwnedRows<V6>>>,
 }
 
 /// The rows of one family that name a service port as their owner.
@@ -54,22 +56,30 @@ impl<A: Address> OwnedRows<A> {
 }
 
 impl Indexed for V4 {
-    fn owned(owned: &Owned) -> &OwnedRows<Self> {
-        &owned.v4
+    fn owned(owned: &Owned) -> Option<&OwnedRows<Self>> {
+        owned.v4.as_deref()
     }
 
     fn owned_mut(owned: &mut Owned) -> &mut OwnedRows<Self> {
-        &mut owned.v4
+        owned.v4.get_or_insert_default()
+    }
+
+    fn drop_empty(owned: &mut Owned) {
+        owned.v4.take_if(|rows| rows.is_empty());
     }
 }
 
 impl Indexed for V6 {
-    fn owned(owned: &Owned) -> &OwnedRows<Self> {
-        &owned.v6
+    fn owned(owned: &Owned) -> Option<&OwnedRows<Self>> {
+        owned.v6.as_deref()
     }
 
     fn owned_mut(owned: &mut Owned) -> &mut OwnedRows<Self> {
-        &mut owned.v6
+        owned.v6.get_or_insert_default()
+    }
+
+    fn drop_empty(owned: &mut Owned) {
+        owned.v6.take_if(|rows| rows.is_empty());
     }
 }
 
@@ -125,7 +135,7 @@ impl Ledger {
         owner: u32,
     ) -> impl Iterator<Item = (FrontendKey<A>, FrontendRow)> + '_ {
         let rows = A::frontends(&self.tables);
-        let keys = self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).frontends);
+        let keys = self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| &owned.frontends);
         keys.filter_map(|key| Some((*key, *rows.get(key)?)))
     }
 
@@ -135,13 +145,13 @@ impl Ledger {
         owner: u32,
     ) -> impl Iterator<Item = (BackendId, BackendRow<A>)> + '_ {
         let rows = A::backends(&self.tables);
-        let ids = self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).backends);
+        let ids = self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| &owned.backends);
         ids.filter_map(|id| Some((*id, *rows.get(id)?)))
     }
 
     /// The source ranges of a service port.
     pub fn ranges_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = RangeKey<A>> + '_ {
-        self.owned.get(&owner).into_iter().flat_map(|owned| &A::owned(owned).ranges).copied()
+        self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| &owned.ranges).copied()
     }
 
     /// A backend's row; all zero where none was ever written.
@@ -195,7 +205,8 @@ impl Ledger {
         let Some(owner) = owner else { return };
         let Some(owned) = self.owned.get_mut(&owner) else { return };
         remove(A::owned_mut(owned));
-        if owned.v4.is_empty() && owned.v6.is_empty() {
+        A::drop_empty(owned);
+        if owned.v4.is_none() && owned.v6.is_none() {
             self.owned.remove(&owner);
         }
     }

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::address::Protocol;
 
@@ -48,15 +49,16 @@ impl std::fmt::Display for FrontendAddress {
 struct Claim {
     /// Seconds since 1970; the greatest where the object does not say.
     created: i64,
-    name: ServicePortName,
+    name: Arc<ServicePortName>,
 }
 
-/// The claims of all Services.
+/// The claims of all Services. Lists are sorted, and most have one item or two: they are as short as can be, since
+/// there is one for each frontend and each Service.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
     site: Site,
-    claims: BTreeMap<FrontendAddress, BTreeSet<Claim>>,
-    by_service: BTreeMap<ObjectName, BTreeSet<(FrontendAddress, Claim)>>,
+    claims: BTreeMap<FrontendAddress, Box<[Claim]>>,
+    by_service: BTreeMap<ObjectName, Box<[(FrontendAddress, Claim)]>>,
 }
 
 impl FrontendAddress {
@@ -96,37 +98,54 @@ impl Owners {
         claims: impl IntoIterator<Item = (FrontendAddress, ServicePortName)>,
     ) -> BTreeSet<ObjectName> {
         let created = created.unwrap_or(i64::MAX);
-        let new: BTreeSet<(FrontendAddress, Claim)> =
-            claims.into_iter().map(|(frontend, name)| (frontend, Claim { created, name })).collect();
-        let old = self.by_service.remove(service).unwrap_or_default();
+        let mut names: Vec<Arc<ServicePortName>> = Vec::new();
+        let mut shared = |name: ServicePortName| match names.iter().find(|known| ***known == name) {
+            Some(known) => known.clone(),
+            None => {
+                names.push(Arc::new(name));
+                names[names.len() - 1].clone()
+            }
+        };
+        let new: BTreeSet<(FrontendAddress, Claim)> = claims
+            .into_iter()
+            .map(|(frontend, name)| (frontend, Claim { created, name: shared(name) }))
+            .collect();
+        let old: BTreeSet<(FrontendAddress, Claim)> =
+            self.by_service.remove(service).unwrap_or_default().into_iter().collect();
         let mut concerned = BTreeSet::new();
         for (frontend, claim) in old.symmetric_difference(&new) {
             let related = self.related(*frontend);
             let before = self.winners(&related);
-            let rivals = self.claims.entry(*frontend).or_default();
-            if !rivals.remove(claim) {
-                rivals.insert(claim.clone());
-            }
+            self.toggle(*frontend, claim);
             if before != self.winners(&related) {
                 // Whoever goes on claiming in vain is told the new owner.
                 let claims = related.iter().filter_map(|frontend| self.claims.get(frontend)).flatten();
                 concerned.extend(before.iter().flatten().chain(claims).map(|claim| owner_name(&claim.name)));
             }
-            if self.claims.get(frontend).is_some_and(BTreeSet::is_empty) {
-                self.claims.remove(frontend);
-            }
         }
         if !new.is_empty() {
-            self.by_service.insert(service.clone(), new);
+            self.by_service.insert(service.clone(), new.into_iter().collect());
         }
         concerned.remove(service);
         concerned
     }
 
+    /// Takes a claim out, or puts it in where it is not.
+    fn toggle(&mut self, frontend: FrontendAddress, claim: &Claim) {
+        let mut rivals = self.claims.remove(&frontend).map(Vec::from).unwrap_or_default();
+        match rivals.binary_search(claim) {
+            Ok(at) => drop(rivals.remove(at)),
+            Err(at) => rivals.insert(at, claim.clone()),
+        }
+        if !rivals.is_empty() {
+            self.claims.insert(frontend, rivals.into_boxed_slice());
+        }
+    }
+
     /// The owner of a frontend; of a NodePort, where nobody goes before it ([`Self::exceptions`]).
     #[must_use]
     pub fn owner(&self, frontend: &FrontendAddress) -> Option<&ServicePortName> {
-        self.winner(frontend).map(|claim| &claim.name)
+        self.winner(frontend).map(|claim| &*claim.name)
     }
 
     /// The node addresses at which others go before the owner of a NodePort, and who.
@@ -184,7 +203,7 @@ mod tests {
             protocol: Protocol::TCP,
         };
         let claims = ports.iter().map(|&port| (frontend(port), name.clone()));
-        owners.claim(&object, created, claims).into_iter().map(|name| name.name).collect()
+        owners.claim(&object, created, claims).into_iter().map(|name| name.name.to_string()).collect()
     }
 
     fn owner(owners: &Owners, port: u16) -> Option<&str> {

@@ -6,7 +6,7 @@
 //! does not fit is given back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, ServicePortName, SlotRange};
 use lb_common::address::{Address, V4, V6};
@@ -31,13 +31,16 @@ pub enum Refusal {
     NameTooLong(String),
 }
 
+/// Who has a backend's id: the service port, and where the backend listens. A `SocketAddr` would be half as long again.
+pub(super) type BackendOwner = (u32, IpAddr, u16);
+
 /// All that can run out.
 #[derive(Debug)]
 pub(super) struct Allocators {
     /// Service port ids by name.
     pub(super) service_ports: Ids<String>,
     /// Backend ids by service port id and address, IPv4 and IPv6.
-    pub(super) backends: [Ids<(u32, SocketAddr)>; 2],
+    pub(super) backends: [Ids<BackendOwner>; 2],
     /// Ranges for backend sets.
     pub(super) slots: Slots,
 }
@@ -59,7 +62,7 @@ impl Allocators {
         }
     }
 
-    pub(super) fn backends_of<A: Address>(&mut self) -> &mut Ids<(u32, SocketAddr)> {
+    pub(super) fn backends_of<A: Address>(&mut self) -> &mut Ids<BackendOwner> {
         &mut self.backends[family_index::<A>()]
     }
 
@@ -118,8 +121,8 @@ pub(super) struct PlacedSet {
     pub(super) contents: Option<Vec<BackendId>>,
 }
 
-/// The ranges of a service port in one family, each with what lies there; `None`: a previous process left it.
-pub(super) type Ranges = BTreeMap<SlotRange, Option<Layout>>;
+/// The ranges of a service port in one family, each once, of which there are few: each with what lies there; `None`: a previous process left it.
+pub(super) type Ranges = Vec<(SlotRange, Option<Layout>)>;
 
 /// Where the rows of decisions are placed.
 pub(super) struct Placing<'a> {
@@ -173,7 +176,8 @@ impl Placing<'_> {
         let mut ids = BTreeMap::new();
         for backend in &decision.backends {
             let Some(addr) = A::from_ip(backend.addr.ip()) else { continue };
-            let held = self.allocators.backends_of::<A>().claim(&(owner, backend.addr))?;
+            let held =
+                self.allocators.backends_of::<A>().claim(&(owner, backend.addr.ip(), backend.addr.port()))?;
             let sets = bits.get(&backend.addr).copied().unwrap_or(0);
             ids.insert(backend.addr, BackendId(held.id));
             placed.backends.insert(BackendId(held.id), rows::backend_row(addr, backend, held, owner, sets));

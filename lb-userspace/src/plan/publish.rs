@@ -11,6 +11,7 @@
 //! between, the next `operations` are what is left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, Prefix, SERVICE_NETWORKS, SlotRange};
 use lb_common::address::{V4, V6};
@@ -275,7 +276,10 @@ impl Publisher {
         let holding = self.holdings.entry(owner).or_insert_with(|| Holding::new(service.clone()));
         holding.live = true;
         holding.leaving.remove(&Leaving::ServicePort);
-        self.books.want(&MapOp::PutServicePort(owner, Box::new(name)));
+        let known = self.books.desired().tables().service_ports.get(&owner);
+        if known.is_none_or(|known| **known != name) {
+            self.books.want(&MapOp::PutServicePort(owner, Arc::new(name)));
+        }
         self.want::<V4>(owner, v4);
         self.want::<V6>(owner, v6);
         self.unsettled.insert(owner);
@@ -297,8 +301,9 @@ impl Publisher {
         let ranges: Ranges = rows.sets.iter().map(|set| (set.range, Some(set.layout.clone()))).collect();
         let backends: BTreeSet<BackendId> = rows.backends.keys().copied().collect();
         let gone: Vec<BackendId> = holding.backends[family].difference(&backends).copied().collect();
-        let left = holding.ranges[family].keys().filter(|range| !ranges.contains_key(*range));
-        holding.leaving.extend(left.map(|range| Leaving::Range(*range)));
+        let stays = |range: &SlotRange| ranges.iter().any(|(other, _)| other == range);
+        let left = holding.ranges[family].iter().map(|(range, _)| *range).filter(|range| !stays(range));
+        holding.leaving.extend(left.map(Leaving::Range));
         holding.leaving.extend(gone.iter().map(|id| Leaving::Backend(family, *id)));
         for id in &backends {
             holding.leaving.remove(&Leaving::Backend(family, *id));

@@ -5,7 +5,6 @@
 //! are taken over; the others are removed with the first change that is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use lb_common::abi::{BackendId, FrontendFlags, FrontendKey, FrontendRow, SlotRange};
 use lb_common::address::{V4, V6};
@@ -60,7 +59,7 @@ impl Publisher {
             if self.allocators.service_ports.restore(Held { id, generation: 1 }, &text.to_owned()) {
                 self.services.entry(service.clone()).or_default().insert(id);
                 self.holdings.insert(id, Holding::new(service));
-                desired.apply(&MapOp::PutServicePort(id, Box::new(*name)));
+                desired.apply(&MapOp::PutServicePort(id, name.clone()));
             }
         }
     }
@@ -70,9 +69,9 @@ impl Publisher {
             let held = Held { id: id.0, generation: row.generation };
             let owner = row.service_port;
             let ids = self.allocators.backends_of::<A>();
-            let addr = SocketAddr::new({ row.addr }.to_ip(), { row.port }.get());
+            let at = (owner, { row.addr }.to_ip(), { row.port }.get());
             match self.holdings.get_mut(&owner) {
-                Some(holding) if ids.restore(held, &(owner, addr)) => {
+                Some(holding) if ids.restore(held, &at) => {
                     holding.backends[family_index::<A>()].insert(id);
                     desired.apply(&A::put_backend(id, *row));
                 }
@@ -109,7 +108,10 @@ impl Publisher {
                 };
                 if mine {
                     taken.insert(range, (owner, A::IS_V6));
-                    holding.ranges[family_index::<A>()].insert(range, None);
+                    let known = &mut holding.ranges[family_index::<A>()];
+                    if !known.iter().any(|(other, _)| *other == range) {
+                        known.push((range, None));
+                    }
                 }
             }
             if mine {

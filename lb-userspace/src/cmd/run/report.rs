@@ -255,7 +255,7 @@ fn check(service: &Service, state: &State) -> Option<HealthCheck> {
 
 /// Ready endpoints here, each pod once: in both families, so the family that has more of them counts.
 fn local_endpoints(service: &Service, state: &State) -> usize {
-    let here = |node: &Option<String>| node.as_deref() == Some(state.node_name());
+    let here = |node: &Option<Arc<str>>| node.as_deref() == Some(state.node_name());
     let ready = state.slices_of(&service.name).flat_map(|slice| &slice.endpoints);
     let addresses: BTreeSet<_> =
         ready.filter(|endpoint| endpoint.ready && here(&endpoint.node)).map(|e| e.addr).collect();

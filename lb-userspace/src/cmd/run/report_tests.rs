@@ -15,9 +15,6 @@ use crate::tables::Capacity;
 
 fn service(external: TrafficPolicy) -> Object {
     Object::Service(Service {
-        name: ObjectName::new("ns", "web"),
-        created: None,
-        not_proxied: None,
         cluster_ips: vec!["10.96.0.1".parse().unwrap()],
         families: Families { v4: true, v6: false },
         ports: vec![ServicePort {
@@ -26,13 +23,9 @@ fn service(external: TrafficPolicy) -> Object {
             port: 80,
             node_port: Some(30_080),
         }],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        internal_policy: TrafficPolicy::Cluster,
         external_policy: external,
-        affinity_seconds: None,
         health_check_node_port: Some(30_500),
+        ..Service::bare(ObjectName::new("ns", "web"))
     })
 }
 
@@ -42,9 +35,9 @@ fn endpoint(addr: &str, node: &str, ready: bool) -> Endpoint {
         ready,
         serving: true,
         terminating: !ready,
-        node: Some(node.to_owned()),
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        node: Some(node.into()),
+        for_zones: Box::default(),
+        for_nodes: Box::default(),
     }
 }
 

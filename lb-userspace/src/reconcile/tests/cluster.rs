@@ -55,8 +55,8 @@ pub(super) fn service(number: u8, shapes: &[Shape]) -> (ObjectName, Vec<Decision
 fn decision(service: u8, port: u8, shape: &Shape) -> Decision {
     let owner = name(service);
     let name = ServicePortName {
-        namespace: owner.namespace,
-        service: owner.name,
+        namespace: owner.namespace.to_string(),
+        service: owner.name.to_string(),
         port: format!("p{port}"),
         protocol: if port.is_multiple_of(2) { Protocol::TCP } else { Protocol::UDP },
     };

@@ -57,7 +57,7 @@ const DAMAGE: [Damage; 12] = [
     }),
     ("all source ranges of a family are gone", |tables| tables.ranges_v6.clear()),
     ("a name is another's", |tables| {
-        tables.service_ports.insert(1, ServicePortName::new("x/y:z/TCP").unwrap());
+        tables.service_ports.insert(1, ServicePortName::new("x/y:z/TCP").unwrap().into());
     }),
 ];
 

@@ -94,7 +94,7 @@ impl Held {
 }
 
 fn is_held(slice: &EndpointSlice) -> bool {
-    let is = |name: &ObjectName| (name.namespace.as_str(), name.name.as_str()) == SERVICE;
+    let is = |name: &ObjectName| (&*name.namespace, &*name.name) == SERVICE;
     slice.service.as_ref().is_some_and(is)
 }
 
@@ -110,8 +110,8 @@ mod tests {
             serving: true,
             terminating: false,
             node: None,
-            for_zones: Vec::new(),
-            for_nodes: Vec::new(),
+            for_zones: Box::default(),
+            for_nodes: Box::default(),
         };
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("default", name),

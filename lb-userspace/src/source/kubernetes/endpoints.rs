@@ -114,7 +114,7 @@ fn convert(source: &SourceEndpoint, addr: IpAddr) -> Endpoint {
         ready: conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
         serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
-        node: source.node_name.clone(),
+        node: source.node_name.as_deref().map(Into::into),
         for_zones: zones.iter().map(|zone| zone.name.clone()).collect(),
         for_nodes: nodes.iter().map(|node| node.name.clone()).collect(),
     }

@@ -68,21 +68,8 @@ pub fn service(source: &Source) -> Converted<Service> {
 }
 
 fn bare(name: crate::model::ObjectName, source: &Source) -> Service {
-    Service {
-        name,
-        created: source.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-        not_proxied: None,
-        cluster_ips: Vec::new(),
-        families: Families::default(),
-        ports: Vec::new(),
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity_seconds: None,
-        health_check_node_port: None,
-    }
+    let created = source.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    Service { created, ..Service::bare(name) }
 }
 
 fn not_proxied(source: &Source, spec: &ServiceSpec) -> Option<NotProxied> {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use lb_common::address::Protocol;
 use lb_tests::peers;
 use lb_userspace::model::{
-    Endpoint, EndpointPort, EndpointSlice, Families, Object, ObjectName, Service, ServicePort, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, Families, Object, ObjectName, Service, ServicePort,
 };
 
 /// The node and its pods' range.
@@ -92,9 +92,7 @@ fn name(number: u32) -> ObjectName {
 /// Service `number`.
 pub(crate) fn service(number: u32) -> Service {
     Service {
-        name: name(number),
         created: Some(1_700_000_000 + i64::from(number)),
-        not_proxied: None,
         cluster_ips: vec![cluster_ip(number)],
         families: Families { v4: true, v6: false },
         ports: vec![ServicePort {
@@ -103,13 +101,7 @@ pub(crate) fn service(number: u32) -> Service {
             port: 80,
             node_port: None,
         }],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        affinity_seconds: None,
-        health_check_node_port: None,
+        ..Service::bare(name(number))
     }
 }
 
@@ -119,9 +111,9 @@ fn endpoint(addr: IpAddr) -> Endpoint {
         ready: true,
         serving: true,
         terminating: false,
-        node: Some("elsewhere".to_owned()),
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        node: Some("elsewhere".into()),
+        for_zones: Box::default(),
+        for_nodes: Box::default(),
     }
 }
 
