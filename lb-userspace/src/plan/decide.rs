@@ -50,13 +50,20 @@ pub enum Holder {
 
 /// Plans every dirty Service, and those that win or lose a frontend by it. Drains the dirty set.
 pub fn dirty(state: &mut State, owners: &mut Owners) -> BTreeMap<ObjectName, Planned> {
+    let names = concerned(state, owners);
+    names.into_iter().map(|name| (name.clone(), service(state, owners, &name))).collect()
+}
+
+/// The Services that [`dirty`] plans, their claims being up to date: for who plans them one by one, since what all of
+/// a large cluster are to be takes more room than what they become. Drains the dirty set.
+pub fn concerned(state: &mut State, owners: &mut Owners) -> BTreeSet<ObjectName> {
     let mut names = state.drain_dirty();
     let mut concerned = BTreeSet::new();
     for name in &names {
         concerned.extend(claim(state, owners, name));
     }
     names.extend(concerned);
-    names.into_iter().map(|name| (name.clone(), service(state, owners, &name))).collect()
+    names
 }
 
 /// Brings the claims of one Service up to date; returns the others that are concerned.

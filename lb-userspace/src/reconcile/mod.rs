@@ -29,6 +29,10 @@ mod tests;
 /// holds after microseconds; this leaves room for a machine that stands still.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// How many service ports are written at once. What all of a large cluster have to say would take as much room as the
+/// agent does otherwise; a batch of these is long enough for the kernel.
+const AT_ONCE: usize = 512;
+
 /// How much longer, so that what has rested is freed together.
 const GATHER: Duration = Duration::from_millis(100);
 
@@ -117,11 +121,16 @@ impl<M: Maps> Reconciler<M> {
         now: Epoch,
     ) -> Report {
         let services: BTreeMap<ObjectName, Vec<Decision>> = services.into_iter().collect();
-        let keep: BTreeSet<ObjectName> = services.keys().cloned().collect();
-        self.publisher.retain(&keep);
-        self.refused.retain(|service, _| keep.contains(service));
-        self.cramped.retain(|service, _| keep.contains(service));
+        self.keep_only(&services.keys().cloned().collect());
         self.sync(services, now)
+    }
+
+    /// Removes all Services but these with the next [`Self::sync`]. With a sync of all of them it is
+    /// [`Self::sync_all`] for who hands them over one by one.
+    pub fn keep_only(&mut self, services: &BTreeSet<ObjectName>) {
+        self.publisher.retain(services);
+        self.refused.retain(|service, _| services.contains(service));
+        self.cramped.retain(|service, _| services.contains(service));
     }
 
     /// Makes the maps follow the Services that changed; one without decisions goes away. Also does
@@ -252,19 +261,27 @@ impl<M: Maps> Reconciler<M> {
         }
     }
 
-    /// Writes what is wanted, at once; where that stops, each service port by itself, so that
+    /// Writes what is wanted, many service ports at once; where that stops, each by itself, so that
     /// only those that cannot be written stay behind.
     fn write(&mut self, now: Epoch, report: &mut Report) {
         let is_due = |owner: &u32| self.retries.is_due(*owner, now);
         let due: Vec<u32> = self.publisher.unsettled().iter().copied().filter(is_due).collect();
-        if self.apply(&due, report).is_ok() {
-            due.iter().for_each(|owner| self.retries.succeeded(*owner));
-        } else {
-            // The second round is for what waited for another's frontend in the first.
-            let written = self.write_each(due, now, report);
-            self.write_each(written, now, report);
+        let mut waiting = Vec::new();
+        for some in due.chunks(AT_ONCE) {
+            if self.apply(some, report).is_ok() {
+                some.iter().for_each(|owner| self.retries.succeeded(*owner));
+                waiting.extend_from_slice(some);
+            } else {
+                waiting.extend(self.write_each(some.to_vec(), now, report));
+            }
         }
         self.publisher.settle(now);
+        // A second round, for what waited for another's frontend in the first.
+        waiting.retain(|owner| self.publisher.unsettled().contains(owner));
+        if !waiting.is_empty() {
+            self.write_each(waiting, now, report);
+            self.publisher.settle(now);
+        }
         self.retries.keep_only(self.publisher.unsettled());
     }
 

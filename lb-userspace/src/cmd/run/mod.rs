@@ -39,7 +39,6 @@ use crate::datapath::object;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
 use crate::model::{ObjectName, State};
 use crate::plan::decide;
-use crate::plan::decision::Decision;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
 use crate::reconcile::{Reconciler, Report};
@@ -241,14 +240,8 @@ impl Agent {
         if look {
             self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler);
         }
-        let services = self.plan(&mut arrival);
         let first = !std::mem::replace(&mut self.read, true);
-        let report = if first {
-            self.reconciler.sync_all(services, self.started.elapsed())
-        } else {
-            self.reconciler.sync(services, self.started.elapsed())
-        };
-        self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
+        let report = self.synchronize(&mut arrival, first);
         if first || addresses != node_addresses(&self.state) {
             let addresses = node_addresses(&self.state);
             if let Some(settings) = &self.node_settings {
@@ -273,20 +266,28 @@ impl Agent {
     fn look_around(&mut self) {
         let mut arrival = Arrival::now();
         if self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler) {
-            let services = self.plan(&mut arrival);
-            let report = self.reconciler.sync(services, self.started.elapsed());
+            let report = self.synchronize(&mut arrival, false);
             self.follow_up(&report, false);
-            self.reporter.written(&arrival, &self.state, &self.reconciler, &report);
             self.tell_report(&report, arrival.began);
         }
     }
 
-    /// Plans what is dirty, and says what is refused.
-    fn plan(&mut self, arrival: &mut Arrival) -> Vec<(ObjectName, Vec<Decision>)> {
-        let planned = decide::dirty(&mut self.state, &mut self.owners);
-        tell_refusals(planned.values().flat_map(|planned| &planned.refused), &self.told);
-        self.reporter.planned(arrival, &self.state, &planned);
-        planned.into_iter().map(|(name, planned)| (name, planned.decisions)).collect()
+    /// Plans what is dirty, says what is refused, and writes; the first time removes everything else.
+    fn synchronize(&mut self, arrival: &mut Arrival, first: bool) -> Report {
+        let names = decide::concerned(&mut self.state, &mut self.owners);
+        self.reporter.waits(arrival);
+        if first {
+            self.reconciler.keep_only(&names);
+        }
+        let planned = names.iter().map(|name| {
+            let planned = decide::service(&self.state, &self.owners, name);
+            tell_refusals(&planned.refused, &self.told);
+            self.reporter.planned(arrival, &self.state, name, &planned);
+            (name.clone(), planned.decisions)
+        });
+        let report = self.reconciler.sync(planned, self.started.elapsed());
+        self.reporter.written(arrival, &self.state, &self.reconciler, &report);
+        report
     }
 
     /// What was put off: writes that failed, ids at rest, interfaces that could not be attached to.
@@ -331,7 +332,7 @@ impl Agent {
     }
 }
 
-fn tell_refusals<'a>(refused: impl Iterator<Item = &'a decide::Refused>, told: &ToldOwners) {
+fn tell_refusals(refused: &[decide::Refused], told: &ToldOwners) {
     for refused in refused {
         tracing::warn!("{refused}");
         let service = ObjectName::new(&refused.claimant.namespace, &refused.claimant.service);

@@ -121,21 +121,28 @@ impl Reporter {
         }
     }
 
-    /// It is decided what these Services are to be; from here on the change waits to be written.
+    /// From here on the change waits to be written.
+    pub(super) fn waits(&mut self, arrival: &Arrival) {
+        self.board.queued(arrival.received);
+        self.queued(arrival.changes);
+    }
+
+    /// It is decided what this Service is to be.
     pub(super) fn planned(
         &mut self,
         arrival: &mut Arrival,
         state: &State,
-        planned: &BTreeMap<ObjectName, Planned>,
+        name: &ObjectName,
+        planned: &Planned,
     ) {
         arrival.planned = Some(Instant::now());
-        self.board.queued(arrival.received);
-        self.queued(arrival.changes);
-        for (name, planned) in planned {
-            self.board.set_check(name, state.service(name).and_then(|service| check(service, state)));
-            put(&mut self.refused, name, planned.refused.len(), &0);
-            put(&mut self.without_local, name, without_local(&planned.decisions), &[0; 2]);
-        }
+        self.board.set_check(name, state.service(name).and_then(|service| check(service, state)));
+        put(&mut self.refused, name, planned.refused.len(), &0);
+        put(&mut self.without_local, name, without_local(&planned.decisions), &[0; 2]);
+    }
+
+    /// That was the last Service that the change concerns.
+    fn all_planned(&self, state: &State) {
         let metrics = &self.board.metrics;
         metrics.own.refused_frontends.set(gauge(self.refused.values().sum()));
         for (index, policy) in ["internal", "external"].into_iter().enumerate() {
@@ -154,6 +161,7 @@ impl Reporter {
         report: &Report,
     ) {
         let now = Instant::now();
+        self.all_planned(state);
         let metrics = &self.board.metrics;
         let planned = arrival.planned.unwrap_or(now);
         let stages = [

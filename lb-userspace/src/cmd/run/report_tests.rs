@@ -91,7 +91,10 @@ impl Loop {
             self.state.take_in(change);
         }
         let planned = decide::dirty(&mut self.state, &mut self.owners);
-        self.reporter.planned(&mut arrival, &self.state, &planned);
+        self.reporter.waits(&arrival);
+        for (name, planned) in &planned {
+            self.reporter.planned(&mut arrival, &self.state, name, planned);
+        }
         let services = planned.into_iter().map(|(name, planned)| (name, planned.decisions));
         let report = self.reconciler.sync(services, Duration::ZERO);
         self.reporter.written(&arrival, &self.state, &self.reconciler, &report);

@@ -82,9 +82,9 @@ fn c29_tables_for_a_thousand_node_ports_are_built_once() {
 
     let start = Instant::now();
     let mut again = Reconciler::new(reconciler.into_maps(), capacity, terms).unwrap();
-    let changed = services
-        .into_iter()
-        .map(|service| if &*service.0.name == "svc500" { big_node_port(500, ENDPOINTS - 1) } else { service });
+    let changed = services.into_iter().map(|service| {
+        if &*service.0.name == "svc500" { big_node_port(500, ENDPOINTS - 1) } else { service }
+    });
     assert_eq!(again.sync_all(changed, seconds(0)).rows_written, 0);
     println!("note: read back and found unchanged after a restart: {:?}", start.elapsed());
 }
@@ -117,4 +117,24 @@ fn one_endpoint_among_a_hundred_thousand_costs_a_handful_of_operations() {
     let mut again = Reconciler::new(reconciler.into_maps(), capacity, terms()).unwrap();
     assert_eq!(again.sync_all(services, seconds(0)).operations, 0);
     println!("note: read back and found unchanged after a restart: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_frontend_that_changes_hands_between_two_batches_is_replaced_and_its_old_owner_settles_at_once() {
+    let capacity = Capacity::default();
+    let mut reconciler = Reconciler::new(FakeMaps::new(capacity, Watch::Nothing), capacity, terms()).unwrap();
+    let services: Vec<_> = (0..2_000).map(|number| big_service(number, 1)).collect();
+    reconciler.sync_all(services.clone(), seconds(1));
+    // The first Service's frontend becomes the last one's, which is written in another batch than the first.
+    let mut moved = services;
+    let taken = std::mem::take(&mut moved[0].1[0].frontends);
+    let last = moved.len() - 1;
+    moved[last].1[0].frontends[0].addr = taken[0].addr;
+    moved[0].1.clear();
+    reconciler.sync(moved, seconds(2));
+    assert_eq!(reconciler.failing(), 0);
+    assert_eq!(reconciler.sync([], seconds(3)).operations, 0, "nothing was left for later");
+    let tables = reconciler.maps().tables();
+    assert_eq!(crate::datapath::fake::dangling(tables), None);
+    assert_eq!(tables.frontends_v4.len(), 1_999);
 }
