@@ -54,10 +54,11 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
 fn time(ground: &mut Ground, recipe: Recipe, verdict: Verdict, effort: Effort) -> Result<Timing> {
     let program = ground.datapath.program(XDP_PROGRAM)?;
     let target = Target { program: &program, verdict };
-    let repeat = effort.repeat.max(recipe.flows.unwrap_or(1));
+    let flows = recipe.flows.unwrap_or(1);
+    let repeat = effort.repeat.max(flows);
     let mut harness = ground.harness(recipe)?;
     harness.warm_up(&ground.datapath, &target)?;
-    let rounds = (0..effort.rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
+    let rounds = (0..effort.rounds_with(flows)).map(|_| harness.round(&ground.datapath, &target, repeat));
     Ok(Timing::of(&rounds.collect::<Result<Vec<_>>>()?))
 }
 
