@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lb_common::abi::{RangeKey, Verdict};
-use lb_common::address::V6;
+use lb_common::abi::{BackendId, FrontendKey, RangeKey, ServicePortName, Verdict};
+use lb_common::address::{Port, V6};
 use lb_tests::packets::{Datapath, Frame, sockets_of};
 use lb_userspace::datapath::kernel::KernelMaps;
 use lb_userspace::model::{ObjectName, State};
@@ -18,7 +18,7 @@ use lb_userspace::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
 use lb_userspace::plan::site::Site;
 use lb_userspace::reconcile::{GRACE, Reconciler};
 use lb_userspace::source::file::read_once;
-use lb_userspace::tables::{MapOp, Maps as _};
+use lb_userspace::tables::{MapOp, Maps as _, Seen};
 
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
@@ -98,6 +98,13 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+/// All steps of a look at the maps, up to its end or the first difference.
+fn looked(reconciler: &mut Reconciler<KernelMaps>) -> Seen {
+    // A bound: every table is far smaller than so many steps of a thousand rows.
+    let mut steps = (0..10_000).map(|_| reconciler.look().unwrap());
+    steps.find(|seen| *seen != Seen::More).expect("a look ends")
+}
+
 /// Programs that go by the Service's rows.
 fn served(ranges: &str) -> (Datapath, Reconciler<KernelMaps>) {
     let mut datapath = Datapath::load().unwrap();
@@ -106,6 +113,43 @@ fn served(ranges: &str) -> (Datapath, Reconciler<KernelMaps>) {
     let report = reconciler.sync_all(planned(ranges), seconds(1));
     assert_eq!((report.refused, report.failed), (vec![], vec![]));
     (datapath, reconciler)
+}
+
+#[test]
+fn a_look_in_small_steps_sees_what_others_did_to_rows_of_every_kind() {
+    let (_datapath, mut reconciler) = served(FEW);
+    assert_eq!(looked(&mut reconciler), Seen::End);
+    let rows = reconciler.tables().clone();
+    let (service_port, name) = rows.service_ports.first_key_value().unwrap();
+    let (key, frontend) = rows.frontends_v4.first_key_value().unwrap();
+    let (id, backend) = rows.backends_v6.iter().find(|(_, row)| row.service_port != 0).unwrap();
+    let renamed = ServicePortName { len: name.len - 1, ..**name };
+    let (mut longer, mut elsewhere) = (*frontend, *backend);
+    longer.affinity_seconds += 1;
+    elsewhere.port = Port::new(1);
+    let unknown =
+        FrontendKey::new(V6::from("fd0a::1".parse::<std::net::Ipv6Addr>().unwrap()), key.port, key.protocol);
+    let range = RangeKey::<V6>::new(1, unknown.addr, 16);
+    let network = *rows.networks_v4.first_key_value().unwrap().0;
+    let slot = rows.frontends_v4.values().find(|row| row.inside.len > 0).unwrap().inside.start;
+    for damage in [
+        MapOp::PutServicePort(*service_port, renamed.into()),
+        MapOp::DeleteServicePort(*service_port),
+        MapOp::PutFrontendV4(*key, longer),
+        MapOp::DeleteFrontendV4(*key),
+        MapOp::PutFrontendV6(unknown, *frontend),
+        MapOp::PutBackendV6(*id, elsewhere),
+        MapOp::PutSlots { start: slot, backends: vec![BackendId(4_711)] },
+        MapOp::DeleteRangeV4(*rows.ranges_v4.first().unwrap()),
+        MapOp::PutRangeV6(range),
+        MapOp::PutNetworkV4(network, bytemuck::Zeroable::zeroed()),
+    ] {
+        reconciler.maps_mut().apply(std::slice::from_ref(&damage)).unwrap();
+        assert_eq!(looked(&mut reconciler), Seen::Drift, "{damage:?}");
+        assert!(reconciler.audit(seconds(2)).unwrap().drift > 0, "{damage:?}");
+        assert_eq!(looked(&mut reconciler), Seen::End, "after {damage:?} was repaired");
+    }
+    assert_eq!(reconciler.tables(), &rows);
 }
 
 #[test]
