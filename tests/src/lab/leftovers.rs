@@ -162,12 +162,23 @@ fn names_in(folder: &Path, chosen: &dyn Fn(&str) -> bool) -> Vec<String> {
         .collect()
 }
 
-/// The process id in a name of the form `sb<pid>-<n>-...`; none for any other name.
+/// Under [`PIN_ROOT`], the folder of the `number`th set of programs that this process runs without a lab.
+pub(crate) fn programs_folder(number: u32) -> String {
+    format!("sb{}-p{number}", std::process::id())
+}
+
+/// The process id in a name of the form `sb<pid>-<n>-...`, or in that of a folder of programs without a lab; none for any
+/// other name.
 fn lab_process(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix("sb")?.splitn(3, '-');
     let pid = parts.next()?.parse().ok()?;
-    let _number: u32 = parts.next()?.parse().ok()?;
-    parts.next().map(|_member| pid)
+    let (number, member) = (parts.next()?, parts.next());
+    let numbered = |number: &str| number.parse::<u32>().is_ok();
+    let ours = match number.strip_prefix('p') {
+        Some(number) => numbered(number) && member.is_none(),
+        None => numbered(number) && member.is_some(),
+    };
+    ours.then_some(pid)
 }
 
 #[cfg(test)]
@@ -177,8 +188,23 @@ mod tests {
     #[test]
     fn only_names_of_labs_have_a_process() {
         assert_eq!(lab_process("sb4711-0-web-1"), Some(4711));
-        for foreign in ["sb4711", "sb4711-0", "sb-0-x", "sbx-0-x", "4711-0-x", "sb4711-x-y", "cni-4711-0-x"] {
+        for foreign in [
+            "sb4711",
+            "sb4711-0",
+            "sb-0-x",
+            "sbx-0-x",
+            "4711-0-x",
+            "sb4711-x-y",
+            "cni-4711-0-x",
+            "sb4711-p",
+            "sb4711-p0-x",
+        ] {
             assert_eq!(lab_process(foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn programs_without_a_lab_have_their_process_too() {
+        assert_eq!(lab_process(&programs_folder(7)), Some(std::process::id()));
     }
 }

@@ -30,6 +30,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::builder::LabBuilder;
 pub use self::firewall::{CniMasquerade, Dropped};
+pub(crate) use self::leftovers::programs_folder;
 pub use self::leftovers::{LOCK_FILE, PIN_ROOT, remove_leftovers};
 pub use self::members::{Client, Layout, Node, Pod};
 pub use self::netns::Netns;

@@ -35,7 +35,7 @@ pub use frame::{Frame, checksums_hold, sockets_of};
 pub use icmp::{too_big, too_big_quoting};
 pub use programs::Instructions;
 
-use crate::lab::{PIN_ROOT, remove_leftovers};
+use crate::lab::{PIN_ROOT, programs_folder, remove_leftovers};
 
 /// Ports for masqueraded flows in these tests.
 pub const MASQUERADE_PORTS: (u16, u16) = (61_000, 61_999);
@@ -90,8 +90,7 @@ impl Datapath {
     pub fn load_sized(sizes: &Sizes) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         remove_leftovers()?;
-        let name = format!("sb{}-p{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let root = Path::new(PIN_ROOT).join(name);
+        let root = Path::new(PIN_ROOT).join(programs_folder(NEXT.fetch_add(1, Ordering::Relaxed)));
         let pins = Pins::at(&root);
         pins.prepare()?;
         let programs = object::load(Some(&pins), sizes)?;
