@@ -64,10 +64,6 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
         return icmp::translate(packet, segment, Hook::INGRESS);
     }
     if maps::flow_row(key, &mut work.row) {
-        if conntrack::is_cut_off(&work.row, segment) {
-            conntrack::forget(key, &work.row);
-            return reject::answer(packet, segment, Verdict::RejectedVanished);
-        }
         if conntrack::is_current(key, &work.row, segment) && conntrack::is_whole(key, &work.row) {
             if work.row.flags.has(FlowFlags::OWN) {
                 conntrack::settle_pair(key, &work.row);
@@ -77,6 +73,9 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
             return revisit(packet, segment, key);
         }
         conntrack::forget(key, &work.row);
+        if conntrack::is_cut_off(&work.row, segment) {
+            return reject::answer(packet, segment, Verdict::RejectedVanished);
+        }
     }
     match maps::frontend(&frontend_of(key)) {
         Ok(frontend) => new_flow(packet, segment, key, (&frontend, side), (&mut work.row, &mut work.choice)),
