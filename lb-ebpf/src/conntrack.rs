@@ -41,7 +41,7 @@ pub(crate) fn is_current<A: Family>(key: &Key<A>, row: &Row<A>, segment: &Segmen
 /// The same by the row alone: of a SYN, nothing is known.
 #[inline(always)]
 pub(crate) fn stays<A: Family>(row: &Row<A>, segment: &Segment<A>) -> bool {
-    if !row.flags.has(FlowFlags::FORWARD) || row.generation == 0 {
+    if !row.flags.has(FlowFlags::FORWARD) {
         return true;
     }
     match segment.protocol {
@@ -68,9 +68,12 @@ fn has_vanished<A: Family>(id: BackendId, generation: u32) -> bool {
     backend.generation != generation || backend.flags.has(BackendFlags::VANISHED)
 }
 
-/// Does the row's backend still serve, under the generation it was chosen in?
+/// Does the row's backend still serve, under the generation it was chosen in? Who was not chosen always does.
 #[inline(always)]
 fn serves<A: Family>(row: &Row<A>) -> bool {
+    if row.generation == 0 {
+        return true;
+    }
     let backend = maps::backend::<A>(row.backend);
     backend.generation == row.generation && backend.flags.has(BackendFlags::SERVING)
 }

@@ -171,6 +171,34 @@ fn c27_one_client_port_to_two_frontends_and_the_backend_itself() {
     both((same_port::<V4>, same_port::<V6>));
 }
 
+fn port_lost<A: Family>(ends: &Ends) {
+    let mut datapath = Datapath::load().unwrap();
+    let backend = ends.backends[0];
+    publish::<A>(&mut datapath, ends.vip, Protocol::TCP, &[backend]);
+    let mut open = |from: SocketAddr, to: SocketAddr| {
+        let (source, _) = sockets_of(&datapath.from_pod(&Frame::tcp(from, to, "S").build()).frame);
+        let back = datapath.to_pod(&Frame::tcp(backend, source, "SA").build());
+        assert_eq!(sockets_of(&back.frame), (to, from), "its own reply");
+        for flags in ["A", "FA"].into_iter().take(if from == ends.client && to == backend { 2 } else { 1 }) {
+            datapath.from_pod(&Frame::tcp(from, to, flags).build());
+            datapath.to_pod(&Frame::tcp(backend, source, flags).build());
+        }
+        source
+    };
+    open(ends.client, ends.vip);
+    let aside = open(ends.client, backend);
+    assert_ne!(aside, ends.client, "the tuple is the first connection's");
+    // That one is over, and another client's port is the one it was given.
+    assert_eq!(open(aside, ends.vip), aside);
+    let again = open(ends.client, backend);
+    assert!(again != ends.client && again != aside, "{again}: a port of its own once more");
+}
+
+#[test]
+fn c27_a_port_that_was_given_out_and_lost_is_not_used_again() {
+    both((port_lost::<V4>, port_lost::<V6>));
+}
+
 fn hairpin<A: Family>(ends: &Ends) {
     let mut datapath = Datapath::load().unwrap();
     let pod = SocketAddr::new(ends.client.ip(), 8080);

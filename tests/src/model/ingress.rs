@@ -85,11 +85,11 @@ impl Model {
     /// Does the connection still say where its packet goes?
     fn goes_on(&self, case: &Case<'_>, (id, part): (Id, Part)) -> bool {
         let (packet, connection) = (&case.packet, self.connections.get(id));
-        if part == Part::Request
-            && let Some((service, backend, generation)) = connection.chosen
-        {
-            let backend = self.cluster.backend(service, backend);
-            let serves = backend.is_some_and(|one| one.serving && one.generation == generation);
+        if part == Part::Request {
+            let serves = connection.chosen.is_none_or(|(service, backend, generation)| {
+                let backend = self.cluster.backend(service, backend);
+                backend.is_some_and(|one| one.serving && one.generation == generation)
+            });
             // C36 for datagrams; C38 for what opens a connection. All else stays where it is (C31, C37).
             if packet.protocol == protocol::UDP && !serves {
                 return false;
@@ -98,10 +98,14 @@ impl Model {
                 return false;
             }
         }
-        // What is left of a dead connection that gave way to another: its last packets may go where they went.
+        // What is left of a dead connection that gave way to another: its last packets may go where they went. A client's
+        // that opens one is none of them.
         let ghost = connection.settled
             && packet.plain
-            && matches!(case.seen.verdict, Verdict::Forwarded | Verdict::Unmasqueraded);
+            && match case.seen.verdict {
+                Verdict::Forwarded => !(packet.connects() && packet.opens()),
+                verdict => verdict == Verdict::Unmasqueraded,
+            };
         self.connections.is_whole(id, part) || ghost
     }
 
