@@ -4,7 +4,7 @@
 
 use anyhow::{Result, bail};
 
-use super::findings::{Compiler, DEBIAN_TOOLCHAIN, Findings, Linker, Release};
+use super::findings::{Compiler, DEBIAN_TOOLCHAIN, Disk, Findings, Linker, Release};
 
 /// The version of bpf-linker that the datapath is built and tested with.
 pub(super) const LINKER_VERSION: &str = "0.13.0";
@@ -14,6 +14,11 @@ pub(super) const LINKER_LLVM: [u32; 3] = [22, 23, 21];
 
 /// Debian's packages with a compiler new enough, and the source of its standard library.
 pub(super) const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// Bytes of the target folder once `cargo xtask ci` has built everything from nothing: 4.3 GiB, as measured, and some.
+const BUILD: u64 = 9 << 29;
+/// Bytes that tests, programs and cargo itself write besides, and that a linker needs for a moment.
+const BESIDES: u64 = 1 << 30;
 
 /// `rust-version` of the workspace.
 const OLDEST: Release = Release(1, 95);
@@ -49,6 +54,22 @@ pub(super) enum LinkerPlan {
     InstallLlvmAndBuild { llvm: u32 },
     /// The released binary, with LLVM linked in.
     Released,
+}
+
+/// Why a full build may run out of disk, and what to do, if it may. What was built before is built over.
+pub(super) fn too_little_room(disk: &Disk) -> Option<String> {
+    let needed = BUILD.saturating_sub(disk.built) + BESIDES;
+    let size = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    (disk.free < needed).then(|| {
+        format!(
+            "{} has {} left, and a full build takes {} more: a linker that runs out of it dies of a bus error. Make room \
+             (`cargo clean` frees {}), or build on another disk with CARGO_TARGET_DIR",
+            disk.folder.display(),
+            size(disk.free),
+            size(needed),
+            size(disk.built)
+        )
+    })
 }
 
 /// The compiler to use among those found: the one asked for by name, else a nightly, else

@@ -94,3 +94,24 @@ fn a_compiler_newer_than_every_known_llvm_is_refused() {
     let error = linker(None, 24, &[24], &[24]).expect_err("too new");
     assert!(error.to_string().contains("LLVM 24"), "{error}");
 }
+
+#[test]
+fn a_disk_with_less_room_than_a_build_takes_is_told_with_what_it_has_and_what_to_do() {
+    let disk =
+        |free: u64, built: u64| Disk { folder: "/src/target".into(), free: free << 30, built: built << 30 };
+    for (free, built) in [(100, 0), (6, 0), (3, 3), (1, 60)] {
+        assert_eq!(too_little_room(&disk(free, built)), None, "{free} free, {built} built");
+    }
+    for (free, built) in [(5, 0), (2, 3), (0, 60)] {
+        assert!(too_little_room(&disk(free, built)).is_some(), "{free} free, {built} built");
+    }
+    let said = too_little_room(&disk(1, 2)).expect("too little");
+    for part in [
+        "/src/target has 1.0 GiB left",
+        "takes 3.5 GiB more",
+        "`cargo clean` frees 2.0 GiB",
+        "CARGO_TARGET_DIR",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}

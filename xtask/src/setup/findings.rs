@@ -4,6 +4,7 @@
 
 use std::{
     fmt, fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -56,6 +57,17 @@ pub(super) struct Linker {
     pub(super) version: String,
     /// Major version of the LLVM it loads; `None` where that is linked in.
     pub(super) llvm: Option<u32>,
+}
+
+/// Where cargo builds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// The target folder.
+    pub(super) folder: PathBuf,
+    /// Bytes that are free there.
+    pub(super) free: u64,
+    /// Bytes that earlier builds take there.
+    pub(super) built: u64,
 }
 
 /// All that choosing a compiler depends on.
@@ -118,6 +130,25 @@ pub(super) fn offered(package: &str) -> bool {
     output("apt-cache", &["policy", package])
         .lines()
         .any(|line| line.trim().strip_prefix("Candidate:").is_some_and(|version| version.trim() != "(none)"))
+}
+
+/// The disk that cargo builds on, as far as the system tells.
+pub(super) fn disk() -> Option<Disk> {
+    let folder = workspace::target_dir();
+    // It may be still to be made.
+    let there = folder.ancestors().find(|path| path.exists())?;
+    let found = nix::sys::statvfs::statvfs(there).ok()?;
+    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    Some(Disk { built: held(&folder), folder, free })
+}
+
+/// Bytes that the files below a folder take on the disk; a file with several names counts once for each.
+fn held(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .map(|(path, found)| if found.is_dir() { held(&path) } else { found.blocks() * 512 })
+        .sum()
 }
 
 /// Asks one rustup toolchain what it is.

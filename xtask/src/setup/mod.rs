@@ -51,6 +51,9 @@ pub(crate) fn required() -> Result<Toolchain> {
 pub(crate) fn prepare() -> Prepared {
     let clock = Stopwatch::start();
     terminal::heading("setup: what building and testing the datapath takes");
+    if let Some(problem) = findings::disk().as_ref().and_then(decide::too_little_room) {
+        terminal::warning(&problem);
+    }
     let mut apt = Apt::new();
     let toolchain = toolchain(&mut apt);
     let programs = programs(&mut apt);
