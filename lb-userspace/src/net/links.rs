@@ -11,8 +11,9 @@ use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
@@ -52,7 +53,9 @@ pub struct Link {
     pub ethernet: bool,
     /// Is it the loopback?
     pub loopback: bool,
-    /// Its global unicast addresses, in the kernel's order.
+    /// Its global unicast addresses: those that new connections may begin from, then the others (deprecated, as what
+    /// announces load balancer addresses marks them; temporary, RFC 8981; not yet known to be the only one), each in
+    /// the kernel's order, which has IPv6's newest first.
     pub addresses: Vec<IpNet>,
     /// The largest packet it takes, in bytes.
     pub mtu: Option<u32>,
@@ -134,7 +137,8 @@ async fn all<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Resu
 
 fn assemble(links: &[LinkMessage], addresses: &[AddressMessage], routes: &[RouteMessage]) -> Vec<Link> {
     let mut by_index: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
-    for message in addresses {
+    let (begins, others): (Vec<_>, Vec<_>) = addresses.iter().partition(|message| may_begin(message));
+    for message in begins.into_iter().chain(others) {
         by_index.entry(message.header.index).or_default().extend(global_address(message));
     }
     let defaults: BTreeSet<u32> =
@@ -200,6 +204,16 @@ fn global_address(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(ip, message.header.prefix_len).ok()
 }
 
+/// May a new connection begin from it? What IPv6 calls temporary, IPv4 calls secondary (if_addr.h).
+fn may_begin(message: &AddressMessage) -> bool {
+    let unfit =
+        AddressHeaderFlags::Deprecated | AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let temporary = AddressHeaderFlags::Secondary;
+    let flags = message.header.flags;
+    !flags.intersects(unfit)
+        && (message.header.family != AddressFamily::Inet6 || !flags.intersects(temporary))
+}
+
 fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0
 }
@@ -231,6 +245,30 @@ fn links_to_routers(route: &RouteMessage) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_no_connection_should_begin_from_comes_last() {
+        let address = |ip: &str, flags| {
+            let (ip, mut message): (IpAddr, _) = (ip.parse().unwrap(), AddressMessage::default());
+            (message.header.index, message.header.flags, message.header.prefix_len) = (2, flags, 32);
+            message.header.family = if ip.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+            message.attributes.push(AddressAttribute::Address(ip));
+            message
+        };
+        let fine = AddressHeaderFlags::Permanent;
+        let mut link = LinkMessage::default();
+        link.header.index = 2;
+        let addresses = [
+            address("fd00::99", fine | AddressHeaderFlags::Deprecated),
+            address("fd00::98", AddressHeaderFlags::Secondary),
+            address("fd00::97", AddressHeaderFlags::Tentative),
+            address("10.0.0.9", fine | AddressHeaderFlags::Secondary),
+            address("fd00::1", fine),
+        ];
+        let found = &assemble(&[link], &addresses, &[])[0].addresses;
+        let found: Vec<String> = found.iter().map(|network| network.addr().to_string()).collect();
+        assert_eq!(found, ["10.0.0.9", "fd00::1", "fd00::99", "fd00::98", "fd00::97"]);
+    }
 
     #[tokio::test]
     async fn an_answer_that_never_comes_holds_nobody_up_for_long() {

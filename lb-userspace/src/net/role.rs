@@ -32,6 +32,10 @@ impl Role {
 /// Kinds of links that lead off the node whatever their routes.
 const TUNNELS: [&str; 8] = ["vxlan", "geneve", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "wireguard"];
 
+/// Kinds of links that lead off the node where they have an address: the host speaks through them to others, be it to
+/// its own network only, without any router.
+const OUTER: [&str; 8] = ["bond", "team", "vlan", "macvlan", "ipvlan", "ipoib", "tun", "xfrm"];
+
 /// How roles are told.
 #[derive(Clone, Debug)]
 pub struct Roles {
@@ -81,9 +85,10 @@ impl Roles {
     fn is_uplink(&self, link: &Link) -> bool {
         // Some CNIs send everything for pods through a pair of links of the host's own.
         let stays_here = link.kind.as_deref() == Some("veth") && !link.peer_elsewhere;
-        let hardware = link.kind.is_none() && link.master.is_none() && !link.addresses.is_empty();
+        let outer = link.kind.as_deref().is_none_or(|kind| OUTER.contains(&kind));
+        let speaks = link.master.is_none() && !link.addresses.is_empty();
         (link.leads_to_router && !stays_here)
-            || hardware
+            || (outer && speaks)
             || link.addresses.iter().any(|address| self.node_addresses.contains(&address.addr()))
     }
 }
@@ -94,12 +99,14 @@ pub fn is_tunnel(link: &Link) -> bool {
     link.kind.as_deref().is_some_and(|kind| TUNNELS.contains(&kind))
 }
 
-/// The addresses that packets leaving by `link` are masqueraded with: its own first global one of each family, else the
-/// node's.
+/// The addresses that packets leaving by `link` are masqueraded with: of each family the node's if the link has it, else
+/// the link's first global one, else the node's. What else a link has may be there for a time only, as the address of a
+/// load balancer that another node takes over.
 #[must_use]
 pub fn masquerade_addresses(link: &Link, node_addresses: &[IpAddr]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let own = link.addresses.iter().map(ipnet::IpNet::addr);
-    let candidates: Vec<IpAddr> = own.chain(node_addresses.iter().copied()).collect();
+    let own: Vec<IpAddr> = link.addresses.iter().map(ipnet::IpNet::addr).collect();
+    let both = node_addresses.iter().filter(|address| own.contains(address));
+    let candidates: Vec<IpAddr> = both.chain(&own).chain(node_addresses).copied().collect();
     let v4 = candidates.iter().find_map(|ip| match ip {
         IpAddr::V4(ip) => Some(*ip),
         IpAddr::V6(_) => None,
@@ -146,6 +153,12 @@ mod tests {
         let here = Link { peer_elsewhere: false, ..veth("veth1") };
         let bridge = Link { kind: Some("bridge".to_owned()), peer_elsewhere: false, ..veth("cni0") };
         let tunnel = Link { kind: Some("vxlan".to_owned()), peer_elsewhere: false, ..veth("flannel.1") };
+        let of = |kind: &str, address: &[&str]| Link {
+            kind: Some(kind.to_owned()),
+            peer_elsewhere: false,
+            addresses: address.iter().map(|address| address.parse().unwrap()).collect(),
+            ..veth("other")
+        };
         let loopback = Link { loopback: true, kind: None, ..veth("lo") };
         for (link, expected) in [
             (veth("veth-a"), Some(Role::Pod)),
@@ -158,6 +171,12 @@ mod tests {
             (tunnel, Some(Role::Net)),
             (here, None),
             (bridge, None),
+            (of("bond", &["10.6.0.1/24"]), Some(Role::Net)),
+            (of("vlan", &["10.7.0.1/24"]), Some(Role::Net)),
+            (of("vlan", &[]), None),
+            (Link { master: Some(9), ..of("vlan", &["10.7.0.1/24"]) }, None),
+            (of("bridge", &["172.17.0.1/16"]), None),
+            (of("dummy", &["169.254.20.10/32"]), None),
             (loopback, None),
         ] {
             assert_eq!(role(&link, None), expected, "{link:?}");
@@ -181,5 +200,12 @@ mod tests {
         let own = Link { addresses: vec!["10.244.1.1/24".parse().unwrap()], ..veth("b") };
         assert_eq!(masquerade_addresses(&own, &node()).0, Some("10.244.1.1".parse().unwrap()));
         assert_eq!(masquerade_addresses(&veth("a"), &[]), (None, None));
+        let addresses = ["fd00:199::99/128", "fd00:199::1/64"].map(|address| address.parse().unwrap());
+        let shared = Link { addresses: addresses.into(), ..veth("c") };
+        assert_eq!(
+            masquerade_addresses(&shared, &node()).1,
+            Some("fd00:199::1".parse().unwrap()),
+            "not what a load balancer may take elsewhere"
+        );
     }
 }
