@@ -3,12 +3,13 @@
 //! Decides which addresses, ports and networks `plan` is told of, by options and by what the Node and the host say.
 //! Must not decide what becomes of them. Invariant: whoever plans asks here, so `run` and `plan` agree.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use lb_common::abi::ConfigFlags;
 
-use crate::model::{Families, Node, State};
+use crate::model::{Families, Node, ObjectName, State};
 use crate::plan::frontends::NodePortAddresses;
 use crate::plan::networks::{Inhabited, Networks, Unusable};
 use crate::plan::site::{RESERVED_PORTS, Site};
@@ -22,7 +23,8 @@ pub(super) struct NodeArgs {
     /// separated by commas.
     #[arg(long, value_name = "primary|all|CIDR,...", default_value = "primary")]
     nodeport_addresses: NodePortAddresses,
-    /// TCP ports of the node's own addresses that no Service may take: the agent's and the API server's.
+    /// TCP ports of the node's own addresses that no Service may take, beside those that the agent itself listens on and
+    /// those of an API server that runs here, as the endpoints of `default/kubernetes` tell it.
     #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = RESERVED_PORTS)]
     reserved_ports: Vec<u16>,
     /// Networks that Services get their addresses from, beside those of ServiceCIDR objects: what is sent to an address
@@ -36,6 +38,9 @@ pub(super) struct NodeArgs {
     /// Whose source address is replaced by the node's.
     #[arg(long, value_enum, default_value = "remote")]
     masquerade: Policy,
+    /// What this agent listens on.
+    #[arg(skip)]
+    listens: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -78,13 +83,23 @@ impl NodeArgs {
         Ok(())
     }
 
+    /// The same, for an agent that listens on these ports.
+    pub(super) fn listening(self, ports: impl IntoIterator<Item = u16>) -> Self {
+        Self { listens: ports.into_iter().collect(), ..self }
+    }
+
     /// The node's addresses and ports. `host`: every address of the host.
-    pub(super) fn site(&self, node: Option<&Node>, host: &[IpAddr]) -> Site {
+    pub(super) fn site(&self, state: &State, host: &[IpAddr]) -> Site {
+        let node = state.node();
         let usable = NodePortAddresses::All.choose(node, host);
+        let own_addresses: BTreeSet<IpAddr> = usable.into_iter().chain(addresses(node)).collect();
+        let api_servers = api_servers(state).filter(|server| own_addresses.contains(&server.ip()));
+        let ports = self.reserved_ports.iter().chain(&self.listens).copied();
+        let reserved_ports = ports.chain(api_servers.map(|server| server.port())).collect();
         Site {
             node_port_addresses: self.nodeport_addresses.choose(node, host),
-            own_addresses: usable.into_iter().chain(addresses(node)).collect(),
-            reserved_ports: self.reserved_ports.iter().copied().collect(),
+            own_addresses,
+            reserved_ports,
         }
     }
 
@@ -111,8 +126,72 @@ impl NodeArgs {
     }
 }
 
+/// Where API servers listen, whether they are ready or not: as they themselves say in their Service's endpoints.
+fn api_servers(state: &State) -> impl Iterator<Item = SocketAddr> + '_ {
+    let slices = state.slices_of(&ObjectName::new("default", "kubernetes"));
+    slices.flat_map(|slice| {
+        let at = |port: u16| slice.endpoints.iter().map(move |endpoint| SocketAddr::new(endpoint.addr, port));
+        slice.ports.iter().flat_map(move |port| at(port.port))
+    })
+}
+
+/// Might such a slice be one of the API servers' own?
+pub(super) fn is_of_api_servers(slice: &ObjectName) -> bool {
+    &*slice.namespace == "default" && slice.name.starts_with("kubernetes")
+}
+
 /// The addresses that the Node object names.
 pub(super) fn addresses(node: Option<&Node>) -> Vec<IpAddr> {
     let addresses = node.into_iter().flat_map(|node| node.internal_ips.iter().chain(&node.external_ips));
     addresses.copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use lb_common::address::Protocol;
+
+    use super::*;
+    use crate::model::{Change, Endpoint, EndpointPort, EndpointSlice, Object};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        node: NodeArgs,
+    }
+
+    fn slice(service: &str, addresses: &[&str], port: u16) -> Change {
+        let endpoint = |address: &&str| Endpoint {
+            addr: address.parse().unwrap(),
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            for_zones: Box::default(),
+            for_nodes: Box::default(),
+        };
+        let name = ObjectName::new("default", service);
+        Change::Apply(Object::EndpointSlice(EndpointSlice {
+            name: name.clone(),
+            service: Some(name),
+            version: 1,
+            triggered: None,
+            ports: vec![EndpointPort { name: "https".to_owned(), protocol: Protocol::TCP, port }],
+            endpoints: addresses.iter().map(endpoint).collect(),
+        }))
+    }
+
+    #[test]
+    fn c22_the_ports_that_the_agent_and_an_api_server_here_listen_on_are_reserved_whatever_they_are() {
+        let host: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        let args = Line::parse_from(["x", "--reserved-ports", "22"]).node.listening([9_256]);
+        let mut state = State::new("here".to_owned());
+        let reserved = |state: &State| args.site(state, &host).reserved_ports.into_iter().collect::<Vec<_>>();
+        assert_eq!(reserved(&state), [22, 9_256]);
+        state.take_in(slice("kubernetes", &["192.0.2.8"], 443));
+        state.take_in(slice("web", &["192.0.2.7"], 80));
+        assert_eq!(reserved(&state), [22, 9_256], "an API server elsewhere");
+        state.take_in(slice("kubernetes", &["192.0.2.8", "192.0.2.7"], 16_443));
+        assert_eq!(reserved(&state), [22, 9_256, 16_443]);
+    }
 }

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         state.take_in(change);
     }
     // The Node's addresses alone: the same objects print the same on every host.
-    let site = args.node.site(state.node(), &addresses(state.node()));
+    let site = args.node.site(&state, &addresses(state.node()));
     for unusable in args.node.networks(&state).1 {
         tracing::warn!("{unusable}");
     }

@@ -36,6 +36,16 @@ pub struct Options {
     pub health_check_node_ports: bool,
 }
 
+impl Options {
+    /// The ports that are listened on for as long as the agent runs.
+    pub fn ports(self) -> impl Iterator<Item = u16> {
+        [self.healthz, self.metrics].into_iter().filter_map(|address| match address {
+            ServeAddress::At(address) => Some(address.port()),
+            ServeAddress::Off => None,
+        })
+    }
+}
+
 /// Starts to answer, on a thread of its own that ends with the process. A port that cannot be opened is said and tried
 /// again. `observe` is asked at each scrape; `tell` hears what a Service's owner should know.
 ///

@@ -28,6 +28,8 @@ pub(super) struct Question {
     pub(super) inside: bool,
     /// Option `masquerade: always`.
     pub(super) always_masquerades: bool,
+    /// The node's address of that family, which loopback stands for (C17).
+    pub(super) node: IpAddr,
 }
 
 /// What becomes of it.
@@ -70,8 +72,27 @@ pub(super) fn answer<A: Family>(tables: &Tables, question: &Question) -> Answer 
     let key = FrontendKey::new(addr, Port::new(question.frontend.port()), question.protocol);
     match A::frontends(tables).get(&key) {
         Some(row) => frontend::<A>(tables, question, row),
+        None if addr.is_loopback() => loopback::<A>(tables, question),
         None => nobodys::<A>(tables, question, addr),
     }
+}
+
+/// Loopback stands for the node's NodePorts, for the node's own processes (C17).
+fn loopback<A: Family>(tables: &Tables, question: &Question) -> Answer {
+    let port = Port::new(question.frontend.port());
+    let key = A::from_ip(question.node).map(|node| FrontendKey::new(node, port, question.protocol));
+    let row = key.and_then(|key| A::frontends(tables).get(&key));
+    let Some(row) = row.filter(|row| question.inside && row.flags.has(FrontendFlags::NODE_PORT)) else {
+        let why = format!(
+            "{}/{} is no NodePort of {}, which loopback stands for where the node itself dials (C17)",
+            question.frontend, question.protocol, question.node
+        );
+        return Answer::new("left alone", vec![why]);
+    };
+    let mut answer = frontend::<A>(tables, question, row);
+    let why = format!("loopback stands for {}, for the node itself (C17)", question.node);
+    answer.because.insert(0, why);
+    answer
 }
 
 /// No frontend has the port.
@@ -244,7 +265,7 @@ impl std::fmt::Display for Answer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use lb_common::abi::{BackendRow, FrontendFlags, Prefix, RangeKey, ServicePortName};
     use lb_common::address::{Address as _, V4};
 
@@ -256,7 +277,7 @@ mod tests {
     }
 
     /// A guarded external frontend 203.0.113.1:80 of a local and a remote backend, on a cluster address.
-    fn tables() -> Tables {
+    pub(in super::super) fn tables() -> Tables {
         let mut tables = Tables::default();
         let key = FrontendKey::new(v4("203.0.113.1"), Port::new(80), Protocol::TCP);
         let range = SlotRange { start: 0, len: 3 };
@@ -269,6 +290,9 @@ mod tests {
             inside: range,
             outside: range,
         };
+        let node_port = FrontendKey::new(v4("192.0.2.1"), Port::new(30_000), Protocol::TCP);
+        let flags = FrontendFlags(FrontendFlags::EXTERNAL | FrontendFlags::NODE_PORT);
+        let at_node = FrontendRow { tag: node_port.tag(), flags, ..row };
         let empty = FrontendRow {
             flags: FrontendFlags(FrontendFlags::OUTSIDE_DROP),
             outside: SlotRange::default(),
@@ -290,6 +314,7 @@ mod tests {
             MapOp::PutSlots { start: 0, backends: [1, 2, 2].map(BackendId).into() },
             MapOp::PutRangeV4(RangeKey::new(1, v4("192.168.0.0"), 16)),
             MapOp::PutFrontendV4(key, row),
+            MapOp::PutFrontendV4(node_port, at_node),
             MapOp::PutFrontendV4(FrontendKey::new(v4("203.0.113.1"), Port::new(81), Protocol::TCP), empty),
             MapOp::PutFrontendV4(
                 whole,
@@ -309,6 +334,7 @@ mod tests {
             client: client.map(|client| client.parse().unwrap()),
             inside,
             always_masquerades: false,
+            node: "192.0.2.1".parse().unwrap(),
         };
         answer::<V4>(&tables(), &question)
     }
@@ -328,6 +354,16 @@ mod tests {
             let answer = asked(frontend, client, false);
             assert_eq!(answer.outcome, outcome, "{frontend} {client:?}: {answer}");
             assert!(answer.to_string().contains(reason), "{answer}");
+        }
+    }
+
+    #[test]
+    fn c17_loopback_is_explained_as_the_node_port_that_it_stands_for() {
+        let from_the_node = asked("127.0.0.1:30000", None, true);
+        assert_eq!(from_the_node.outcome, "forwarded", "{from_the_node}");
+        assert!(from_the_node.because[0].contains("stands for 192.0.2.1"), "{from_the_node}");
+        for (frontend, inside) in [("127.0.0.1:30000", false), ("127.0.0.1:80", true)] {
+            assert_eq!(asked(frontend, None, inside).outcome, "left alone", "{frontend}");
         }
     }
 

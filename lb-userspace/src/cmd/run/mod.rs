@@ -152,6 +152,7 @@ impl Agent {
         args.node.check()?;
         object::check_built_in()?;
         let node_name = args.source.node()?;
+        let node = args.node.clone().listening(args.serve.options().ports());
         let source = args.source.open().await?;
         let pins = Pins::at(&args.pin_dir);
         pins.prepare()?;
@@ -179,7 +180,7 @@ impl Agent {
             read: false,
             state: State::new(node_name),
             owners: Owners::default(),
-            surroundings: Surroundings::new(args.node.clone()),
+            surroundings: Surroundings::new(node.clone()),
             reconciler,
             interfaces,
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
@@ -188,7 +189,7 @@ impl Agent {
             reporter,
             clock,
             config,
-            node: args.node.clone(),
+            node,
             node_settings: args.node_settings.settings(),
             started: Instant::now(),
             pins,

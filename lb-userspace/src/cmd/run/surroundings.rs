@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use crate::cmd::node::NodeArgs;
-use crate::model::{Change, Kind, State};
+use crate::cmd::node::{NodeArgs, is_of_api_servers};
+use crate::model::{Change, Kind, ObjectKey, State};
 use crate::plan::networks::{Networks, Unusable};
 use crate::plan::owners::Owners;
 use crate::source::file::host_addresses;
@@ -30,9 +30,10 @@ impl Surroundings {
     /// Is the node to be looked at because of these changes? What the host itself changes is told by the kernel.
     pub(super) fn concern(&self, changes: &[Change]) -> bool {
         let of_node = |change: &Change| match change {
-            Change::Apply(object) => is_of_node(object.key().kind()),
-            Change::Delete(key) => is_of_node(key.kind()),
-            Change::Relist(kind, _) => is_of_node(*kind),
+            Change::Apply(object) => is_of_node(&object.key()),
+            Change::Delete(key) => is_of_node(key),
+            // A list of slices has those of API servers.
+            Change::Relist(kind, _) => *kind != Kind::Service,
             Change::RelistAll(_) => true,
         };
         self.unknown || changes.iter().any(of_node)
@@ -55,7 +56,7 @@ impl Surroundings {
                 );
             }
         }
-        let site = self.args.site(state.node(), &self.host);
+        let site = self.args.site(state, &self.host);
         let (networks, unusable) = self.args.networks(state);
         for flaw in unusable.iter().filter(|flaw| !self.told.contains(flaw)) {
             tracing::warn!("{flaw}");
@@ -75,9 +76,10 @@ impl Surroundings {
     }
 }
 
-fn is_of_node(kind: Kind) -> bool {
-    match kind {
-        Kind::Node | Kind::ServiceCidr => true,
-        Kind::Service | Kind::EndpointSlice => false,
+fn is_of_node(key: &ObjectKey) -> bool {
+    match key {
+        ObjectKey::Node(_) | ObjectKey::ServiceCidr(_) => true,
+        ObjectKey::Service(_) => false,
+        ObjectKey::EndpointSlice(name) => is_of_api_servers(name),
     }
 }
