@@ -21,6 +21,9 @@ use crate::datapath::{cgroup, kernel};
 use crate::flows::sockets::{Stranded, cookies, stranded};
 use crate::net::sockets::{Kind, Peers, close_all};
 
+/// How often sockets on dead backends are looked for without being asked to: one that chose its backend in the moment
+/// when that stopped serving was in no map yet when it was asked.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long after a failure the programs are hung on the cgroup once more.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -71,7 +74,7 @@ pub(super) struct Sockets {
 impl Sockets {
     pub(super) fn new(args: SocketArgs, pins: Pins) -> anyhow::Result<Self> {
         let closer = Closer::open(&pins)?;
-        let closing = Beside::start("sockets", None, move || closer.close_stranded())?;
+        let closing = Beside::start("sockets", Some(LOOK_EVERY), move || closer.close_stranded())?;
         Ok(Self { args, pins, closing, attached: false, retry_at: None })
     }
 
