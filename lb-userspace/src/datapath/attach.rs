@@ -6,7 +6,8 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use aya::Ebpf;
@@ -18,8 +19,8 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use serde::{Deserialize, Serialize};
 
-use super::object;
 use super::pins::Pins;
+use super::{object, syscall};
 
 /// How programs hang on a traffic-control hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -160,6 +161,19 @@ pub fn forget(pins: &Pins, index: u32) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Are the pinned links there, and on the interface? Of programs that hang by [`Way::Tcx`].
+#[must_use]
+pub fn hangs(pins: &Pins, index: u32) -> bool {
+    HOOKS.iter().all(|(hook, _)| is_on(&pin(pins, index, hook), index))
+}
+
+/// Is the link pinned at `path` there, and on the interface?
+pub(super) fn is_on(path: &Path, index: u32) -> bool {
+    syscall::open_pin(path)
+        .and_then(|link| syscall::interface_of_link(link.as_fd()))
+        .is_ok_and(|on| on == index)
 }
 
 fn pin(pins: &Pins, index: u32, hook: &str) -> PathBuf {

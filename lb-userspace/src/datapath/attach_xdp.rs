@@ -13,7 +13,7 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, Xdp};
 
-use super::attach::Interface;
+use super::attach::{self, Interface};
 use super::object;
 use super::pins::Pins;
 
@@ -86,6 +86,12 @@ pub fn detach(pins: &Pins, index: u32) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Is the pinned link there, and on the interface?
+#[must_use]
+pub fn hangs(pins: &Pins, index: u32) -> bool {
+    attach::is_on(&pin(pins, index), index)
 }
 
 /// Replaces the program in the pinned link, if there is one on a device that is still there.

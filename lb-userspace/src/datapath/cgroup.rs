@@ -119,6 +119,16 @@ pub fn is_attached(pins: &Pins) -> bool {
     HOOKS.iter().all(|hook| pin(pins, hook).exists())
 }
 
+/// Are the pinned links there, and on a cgroup?
+#[must_use]
+pub fn hangs(pins: &Pins) -> bool {
+    let is_on = |hook: &&str| {
+        let link = syscall::open_pin(&pin(pins, hook));
+        link.and_then(|link| syscall::cgroup_of_link(link.as_fd())).is_ok_and(|cgroup| cgroup != 0)
+    };
+    HOOKS.iter().all(is_on)
+}
+
 /// The number of this process's network namespace, as the programs see it.
 ///
 /// # Errors

@@ -68,6 +68,27 @@ pub fn load(pins: Option<&Pins>, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     Ok(ebpf)
 }
 
+/// Are the maps pinned?
+#[must_use]
+pub fn is_pinned(pins: &Pins) -> bool {
+    MAPS.iter().all(|map| pins.map(*map).exists())
+}
+
+/// Pins the maps again whose pins somebody has deleted; says how many. They are what they were: the programs have them.
+///
+/// # Errors
+/// Where the object has not such a map, or the folder cannot be written to.
+pub fn pin_again(ebpf: &Ebpf, pins: &Pins) -> anyhow::Result<usize> {
+    let mut pinned = 0;
+    for map in MAPS.iter().filter(|map| !pins.map(**map).exists()) {
+        let path = pins.map(*map);
+        let held = ebpf.map(map.name).with_context(|| format!("the eBPF object has no map {}", map.name))?;
+        held.pin(&path).with_context(|| format!("pinning the map at {}", path.display()))?;
+        pinned += 1;
+    }
+    Ok(pinned)
+}
+
 /// A program, loaded when it is first asked for: the verifier takes its time, and most nodes need few of them.
 ///
 /// # Errors

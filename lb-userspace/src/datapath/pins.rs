@@ -4,7 +4,7 @@
 //! know what is in a map. Invariant: nothing outside the root is created or removed.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -25,7 +25,16 @@ pub struct Pins {
 
 /// The right to change what is pinned; gone when dropped, or when the process ends however it ends.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<fs::File>);
+pub struct Lock(Flock<fs::File>);
+
+impl Lock {
+    /// Is it of the folder that is there now? One that was deleted and made again is another.
+    #[must_use]
+    pub fn is_of(&self, pins: &Pins) -> bool {
+        let number = |metadata: std::io::Result<fs::Metadata>| metadata.ok().map(|metadata| metadata.ino());
+        number(self.0.metadata()) == number(fs::metadata(pins.folder()))
+    }
+}
 
 /// What a cleanup removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -158,6 +158,13 @@ pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(unsafe { link_info(link)?.__bindgen_anon_1.cgroup.cgroup_id })
 }
 
+/// Of a link at a tcx or XDP hook: its interface's index; 0: it was taken off, or the interface is gone.
+pub(super) fn interface_of_link(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: reading a plain field that the kernel wrote, the link being at such a hook: for both kinds the index is
+    // the first field.
+    Ok(unsafe { link_info(link)?.__bindgen_anon_1.xdp.ifindex })
+}
+
 /// The id of a link's program.
 pub(super) fn program_of_link(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(link_info(link)?.prog_id)

@@ -95,6 +95,21 @@ impl Interfaces {
         }
     }
 
+    /// Hangs the programs again on those of these interfaces that are still there; says on how many.
+    pub(super) async fn put_back(&mut self, indices: &BTreeSet<u32>, node_addresses: &[IpAddr]) -> usize {
+        let taken: Vec<Interface> =
+            indices.iter().filter_map(|index| Some(self.attached.remove(index)?.0)).collect();
+        self.update(node_addresses).await;
+        let back = taken.iter().filter(|interface| self.attached.contains_key(&interface.index));
+        back.map(|interface| {
+            tracing::warn!(
+                interface = interface.name,
+                "somebody took the programs off this interface, or deleted their pins; they hang again"
+            );
+        })
+        .count()
+    }
+
     async fn try_update(&mut self, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
         kernel::void_shortcuts(&self.pins)?;
         let links = self.watcher.snapshot().await?;

@@ -9,6 +9,7 @@ mod beside;
 mod carried;
 mod config;
 mod foreign;
+mod guard;
 mod interfaces;
 mod limits;
 mod observe;
@@ -48,6 +49,7 @@ use audit::Audits;
 use beside::Beside;
 use carried::CarriedArgs;
 use config::NodeConfig;
+use guard::Guard;
 use interfaces::{Interfaces, Ways};
 use limits::{SizeArgs, TimeoutArgs};
 pub(super) use options::port_range;
@@ -136,6 +138,7 @@ struct Agent {
     sockets: Sockets,
     strangers: Strangers,
     _sweeping: Beside,
+    guard: Guard,
     reporter: Reporter,
     pins: Pins,
     clock: Clock,
@@ -143,7 +146,7 @@ struct Agent {
     node: NodeArgs,
     node_settings: Option<NodeSettings>,
     started: Instant,
-    _lock: crate::datapath::pins::Lock,
+    lock: crate::datapath::pins::Lock,
 }
 
 impl Agent {
@@ -186,6 +189,7 @@ impl Agent {
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
             strangers: Strangers::new(&pins, args.masquerade_ports)?,
             _sweeping: sweep::start(&pins, clock, args.timeouts.timeouts())?,
+            guard: Guard::start(&pins, args.attach, args.sockets.are_served())?,
             reporter,
             clock,
             config,
@@ -193,7 +197,7 @@ impl Agent {
             node_settings: args.node_settings.settings(),
             started: Instant::now(),
             pins,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -218,6 +222,7 @@ impl Agent {
                 }
                 () = audits.step(), if self.read => self.audit(&mut audits),
                 found = self.strangers.found() => self.strangers.mark(found, self.reconciler.maps_mut()),
+                missing = self.guard.missing(), if self.read => self.put_back(missing).await,
                 _ = tells.tick() => self.reporter.api_errors(self.source.errors()),
             }
         }

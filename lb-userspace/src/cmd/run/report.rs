@@ -214,6 +214,11 @@ impl Reporter {
         errors.for_each(|(kind, reason, failed)| own.set_api_errors(kind, reason, failed));
     }
 
+    /// So much of what somebody else had taken off is in its place again.
+    pub(super) fn put_back(&self, things: usize) {
+        self.board.metrics.own.put_back.inc_by(things as u64);
+    }
+
     /// So many interfaces have programs.
     pub(super) fn attached(&self, interfaces: usize) {
         self.board.metrics.own.interfaces.set(gauge(interfaces));

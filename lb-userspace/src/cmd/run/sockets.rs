@@ -49,6 +49,13 @@ enum SocketLb {
     Off,
 }
 
+impl SocketArgs {
+    /// Are anybody's?
+    pub(super) fn are_served(&self) -> bool {
+        self.socket_lb != SocketLb::Off
+    }
+}
+
 /// The configuration's bits that are about sockets.
 pub(super) const FLAGS: u32 = ConfigFlags::SOCKETS | ConfigFlags::POD_SOCKETS;
 
@@ -115,6 +122,19 @@ impl Sockets {
         if let Err(error) = result {
             tracing::error!(error = format!("{error:#}"), "{so}");
         }
+    }
+
+    /// Hangs the programs on the cgroup again, if this agent had; says whether they hang.
+    pub(super) fn put_back(&mut self, programs: &mut Programs, node_addresses: &[IpAddr]) -> bool {
+        if !self.attached {
+            return false;
+        }
+        self.update(Some(programs), node_addresses);
+        let back = self.retry_at.is_none();
+        if back {
+            tracing::warn!("somebody took the socket hooks off, or deleted their pins; they hang again");
+        }
+        back
     }
 
     fn attach(&mut self, programs: &mut Programs, node_addresses: &[IpAddr]) -> anyhow::Result<()> {

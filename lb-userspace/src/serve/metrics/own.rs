@@ -66,6 +66,8 @@ pub struct Own {
     pub drift_found: Counter,
     /// Those of them that took effect.
     pub drift_repaired: Counter,
+    /// What somebody else had taken off or unpinned, and is in its place again: interfaces, sockets' hooks, maps.
+    pub put_back: Counter,
     /// Interfaces with programs on them.
     pub interfaces: Gauge,
     node_ports: Family<Label, Gauge>,
@@ -86,6 +88,7 @@ impl Default for Own {
             audits: Counter::default(),
             drift_found: Counter::default(),
             drift_repaired: Counter::default(),
+            put_back: Counter::default(),
             interfaces: Gauge::default(),
             node_ports: Family::default(),
             api_errors: Family::default(),
@@ -166,6 +169,11 @@ impl Own {
             "drift_repaired_operations",
             "Operations that undid what others did to the maps",
             self.drift_repaired.clone(),
+        );
+        to.register(
+            "put_back",
+            "Interfaces whose programs somebody took off, socket hooks and maps' pins likewise, in place again",
+            self.put_back.clone(),
         );
         to.register("interfaces", "Interfaces with programs on them", self.interfaces.clone());
         to.register(
