@@ -31,6 +31,10 @@ pub(super) struct NodeArgs {
     /// there that no Service has is dropped (C34). At most four a family.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<IpNet>,
+    /// What becomes of packets to such an address. Leave them where another proxy serves some of the Services (label
+    /// service.kubernetes.io/service-proxy-name): those are not known here, and it sees packets later than this agent.
+    #[arg(long, value_enum, default_value = "drop")]
+    unheld_addresses: Unheld,
     /// The pods' networks, one of each family at most: who reaches a cluster address from elsewhere gets the node's
     /// address (C26).
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network)]
@@ -41,6 +45,15 @@ pub(super) struct NodeArgs {
     /// What this agent listens on.
     #[arg(skip)]
     listens: Vec<u16>,
+}
+
+/// What becomes of packets to an address of a service network that no Service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Unheld {
+    /// They are dropped (C34).
+    Drop,
+    /// They go on, as to any other address.
+    Leave,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -106,8 +119,10 @@ impl NodeArgs {
     /// The networks to tell apart, and those that cannot be. Of the node's addresses the Node's count: a host may well
     /// have a cluster address, as with a DNS cache on every node.
     pub(super) fn networks(&self, state: &State) -> (Networks, Vec<Unusable>) {
-        let mut services = self.service_cidr.clone();
-        services.extend(state.service_networks());
+        let services = match self.unheld_addresses {
+            Unheld::Drop => self.service_cidr.iter().copied().chain(state.service_networks()).collect(),
+            Unheld::Leave => Vec::new(),
+        };
         let addresses = addresses(state.node());
         let pods = state.node().map(|node| node.pod_cidrs.as_slice()).unwrap_or_default();
         Networks::plan(&services, &self.cluster_cidr, Inhabited { addresses: &addresses, pods })
@@ -179,6 +194,20 @@ mod tests {
             ports: vec![EndpointPort { name: "https".to_owned(), protocol: Protocol::TCP, port }],
             endpoints: addresses.iter().map(endpoint).collect(),
         }))
+    }
+
+    #[test]
+    fn c1_c34_service_networks_are_not_told_apart_where_another_proxy_may_serve_some_of_their_addresses() {
+        let networks = |args: &[&str]| {
+            let args = Line::parse_from(["x", "--service-cidr", "10.96.0.0/16"].iter().chain(args)).node;
+            args.networks(&State::new("here"))
+                .0
+                .rows::<lb_common::address::V4>()
+                .into_keys()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(networks(&[]), [1]);
+        assert_eq!(networks(&["--unheld-addresses", "leave", "--cluster-cidr", "10.244.0.0/16"]), [0]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::node::{NodeArgs, addresses};
 use super::objects::{SourceArgs, tell};
 use super::output::{Format, Tabular, print};
-use crate::model::State;
+use crate::model::{ObjectName, State};
 use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::truth::{Answer, Row, rows};
@@ -58,10 +58,26 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let decisions = planned.values().flat_map(|planned| &planned.decisions);
     let mut rows = rows(decisions, args.node.masquerade());
     if let Some(service) = &args.service {
+        if let Some(why) = why_not(&state, service) {
+            tracing::warn!("{why}");
+        }
         rows.retain(|row| row.owner.split(':').next() == Some(service));
     }
     print(&rows, args.output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a Service has no rows, where the objects tell (C1, C2).
+fn why_not(state: &State, service: &str) -> Option<String> {
+    let (namespace, name) = service.split_once('/')?;
+    match state.service(&ObjectName::new(namespace, name)) {
+        None => Some(format!(
+            "there is no Service {service}, or the label service.kubernetes.io/service-proxy-name gives it to another proxy"
+        )),
+        Some(found) => {
+            found.not_proxied.map(|why| format!("the Service {service} is left alone: {}", why.reason()))
+        }
+    }
 }
 
 impl Tabular for Row {
@@ -98,5 +114,22 @@ fn answer(answer: &Answer) -> String {
             };
             backends.iter().map(line).collect::<Vec<_>>().join("\n")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NotProxied, Object, Service};
+
+    #[test]
+    fn c2_a_service_that_has_no_rows_is_told_with_the_reason() {
+        let mut state = State::new("here");
+        let bare = |name| Service::bare(ObjectName::new("ns", name));
+        state.apply(Object::Service(bare("web")));
+        state.apply(Object::Service(Service { not_proxied: Some(NotProxied::Headless), ..bare("db") }));
+        assert_eq!(why_not(&state, "ns/web"), None);
+        assert!(why_not(&state, "ns/db").is_some_and(|why| why.contains("cluster DNS")));
+        assert!(why_not(&state, "ns/none").is_some_and(|why| why.contains("no Service ns/none")));
     }
 }
