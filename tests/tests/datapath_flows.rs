@@ -390,36 +390,3 @@ fn vanished<A: Family>(ends: &Ends) {
 fn c37_where_it_is_asked_for_a_segment_to_a_vanished_backend_is_answered_with_a_reset() {
     both((vanished::<V4>, vanished::<V6>));
 }
-
-/// Flows of one pod that fills the half-open table, whose rows are 16,384 here.
-fn flood(datapath: &mut Datapath, ends: &Ends, from: u32, flows: u32) {
-    for number in from..from + flows {
-        let port = u16::try_from(1_024 + number % 60_000).unwrap();
-        let syn = Frame::tcp(SocketAddr::new(ends.router, port), ends.vip, "S").build();
-        assert_eq!(datapath.run_only("pod_ingress", &syn).unwrap().0, -1);
-    }
-}
-
-fn flooded<A: Family>(ends: &Ends) {
-    let mut datapath = Datapath::load().unwrap();
-    publish::<A>(&mut datapath, ends.vip, Protocol::TCP, &ends.backends);
-    flood(&mut datapath, ends, 0, 10_000);
-    let victims: Vec<_> = (2_000..2_064)
-        .map(|port| {
-            let client = SocketAddr::new(ends.client.ip(), port);
-            let there = datapath.from_pod(&Frame::tcp(client, ends.vip, "S").build());
-            (client, destination(&there.frame))
-        })
-        .collect();
-    // Two rows a flow. 7,168 did no harm either; 8,192, all rows, pushed out all of these.
-    flood(&mut datapath, ends, 10_000, 4_096);
-    for (client, backend) in victims {
-        let answer = datapath.to_pod(&Frame::tcp(backend, client, "SA").build());
-        assert_eq!(answer.verdict, Verdict::Replied, "{client}");
-    }
-}
-
-#[test]
-fn half_open_flows_outlive_a_flood_that_fills_half_of_their_table() {
-    both((flooded::<V4>, flooded::<V6>));
-}
