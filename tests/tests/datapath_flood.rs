@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lb_common::abi::Verdict;
-use lb_common::address::{V4, V6};
+use lb_common::address::{Protocol, V4, V6};
 use lb_tests::packets::{Datapath, Ends, Frame, Service, both, sockets_of};
 use lb_userspace::tables::Family;
 
@@ -18,7 +18,12 @@ fn flood(datapath: &mut Datapath, ends: &Ends, from: u32, flows: u32) {
 
 fn flooded<A: Family>(ends: &Ends) {
     let mut datapath = Datapath::load().unwrap();
-    let service = Service { frontend: Some(ends.vip), backends: &ends.backends, ..Service::default() };
+    let service = Service {
+        frontend: Some(ends.vip),
+        protocol: Protocol::TCP,
+        backends: &ends.backends,
+        ..Service::default()
+    };
     datapath.publish::<A>(&service).unwrap();
     flood(&mut datapath, ends, 0, 10_000);
     let victims: Vec<_> = (2_000..2_064)
