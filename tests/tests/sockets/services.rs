@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lb_tests::lab::Layout;
 use lb_tests::manifests::{Endpoint, Family, Protocol as Port};
+use lb_tests::poll;
 use lb_tests::scene::{LIMIT, POD_PORT, SOON, Scene, TCP_PORT, UDP_PORT};
 use lb_tests::traffic::{FailureKind, Reply, tcp_once, udp_once};
 use serde_json::json;
@@ -157,6 +158,26 @@ fn c17_loopback_reaches_node_ports_and_what_listens_on_it() {
     let local = listener.local_addr().unwrap();
     let stream = node.netns.run(|| TcpStream::connect_timeout(&local, LIMIT)).unwrap();
     assert_eq!(stream.peer_addr().unwrap(), local);
+}
+
+#[test]
+fn c17_loopback_reaches_node_ports_wherever_on_the_node_they_are_served() {
+    let mut scene =
+        Scene::start(Layout::Routed, &["--nodeport-addresses", "192.0.2.0/24,2001:db8::/32"]).unwrap();
+    let second = ["192.0.2.77", "2001:db8::77"];
+    let add = |ip: &&str| format!("addr add {ip} dev lo{}", if ip.contains(':') { " nodad" } else { "" });
+    scene.node().netns.ip(&second.iter().map(add).collect::<Vec<_>>()).unwrap();
+    service(&mut scene, "np", |service| {
+        service.cluster_ips(&["10.96.0.17", "fd00:10:96::17"]).port("http", 80, Port::Tcp);
+        service.set("/spec/type", json!("NodePort")).set("/spec/ports/0/nodePort", json!(30_080));
+    });
+    for name in ["192.0.2.77:30080", "127.0.0.1:30080", "[2001:db8::77]:30080", "[::1]:30080"] {
+        poll::until(name, SOON, || {
+            tcp_once(&scene.node().netns, name.parse().unwrap(), LIMIT)
+                .map_err(|failure| format!("{failure:?}"))
+        })
+        .unwrap();
+    }
 }
 
 #[test]

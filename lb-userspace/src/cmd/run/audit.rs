@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Interval;
 
-use super::{Agent, every, node_addresses, tell_troubles};
+use super::{Agent, every, tell_troubles};
 use crate::reconcile::Audit;
 use crate::tables::Seen;
 
@@ -62,7 +62,7 @@ impl Agent {
 
     /// What else of the node others may have touched.
     fn look_after_node(&mut self) {
-        self.sockets.update(None, &node_addresses(&self.state));
+        self.sockets.update(None, &self.socket_addresses());
         match self.config.repair() {
             Ok(true) => tracing::warn!("the node's configuration was not what it should be; repaired"),
             Ok(false) => {}

@@ -167,6 +167,7 @@ impl Agent {
             things += self.interfaces.put_back(&missing.interfaces, &addresses).await;
         }
         if missing.sockets {
+            let addresses = self.socket_addresses();
             things += usize::from(self.sockets.put_back(self.interfaces.programs(), &addresses));
         }
         self.reporter.put_back(things);

@@ -258,7 +258,10 @@ impl Agent {
             if let Some(attaching) = attaching {
                 attaching.done();
             }
+            let addresses = self.socket_addresses();
             self.sockets.update(first.then(|| self.interfaces.programs()), &addresses);
+        } else if look {
+            self.sockets.update(None, &self.socket_addresses());
         }
         self.follow_up(&report, first);
         if first {
@@ -273,9 +276,15 @@ impl Agent {
         let mut arrival = Arrival::now();
         if self.surroundings.look(&mut self.state, &mut self.owners, &mut self.reconciler) {
             let report = self.synchronize(&mut arrival, false);
+            self.sockets.update(None, &self.socket_addresses());
             self.follow_up(&report, false);
             self.tell_report(&report, arrival.began);
         }
+    }
+
+    /// As whom its own sockets count.
+    fn socket_addresses(&self) -> Vec<IpAddr> {
+        sockets::standing(&node_addresses(&self.state), &self.owners.site().node_port_addresses)
     }
 
     /// Plans what is dirty, says what is refused, and writes; the first time removes everything else.
@@ -306,7 +315,8 @@ impl Agent {
             self.interfaces.update(&node_addresses(&self.state)).await;
         }
         if self.sockets.retry_at().is_some_and(|at| at <= Instant::now()) {
-            self.sockets.update(Some(self.interfaces.programs()), &node_addresses(&self.state));
+            let addresses = self.socket_addresses();
+            self.sockets.update(Some(self.interfaces.programs()), &addresses);
             self.sockets.close_stranded();
         }
     }

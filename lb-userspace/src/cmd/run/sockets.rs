@@ -264,6 +264,37 @@ impl<A: Address> FamilyTables<A> {
     }
 }
 
+/// The addresses of which the first of each family is what loopback stands for (C17) and the node's own connections
+/// count as of (C30): one of the node's where NodePorts are served there, else another where they are.
+pub(super) fn standing(node: &[IpAddr], node_ports: &[IpAddr]) -> Vec<IpAddr> {
+    let both = node.iter().filter(|address| node_ports.contains(address));
+    both.chain(node_ports).chain(node).copied().collect()
+}
+
 fn first<A: Address + Default>(addresses: &[IpAddr]) -> A {
     addresses.iter().find_map(|address| A::from_ip(*address)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c17_loopback_stands_for_an_address_where_node_ports_are_served() {
+        let ips = |text: &str| text.split_whitespace().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let node = ips("10.0.0.1 fd00::1");
+        let of = |node_ports: &str| {
+            let standing = standing(&node, &ips(node_ports));
+            (first::<V4>(&standing).to_ip().to_string(), first::<V6>(&standing).to_ip().to_string())
+        };
+        let own = ("10.0.0.1".to_owned(), "fd00::1".to_owned());
+        assert_eq!(of("10.0.0.1 fd00::1"), own);
+        assert_eq!(of("10.0.0.0 10.0.0.1 fd00::1 fd00::"), own, "the node's own goes before others");
+        assert_eq!(
+            of("192.0.2.7"),
+            ("192.0.2.7".to_owned(), "fd00::1".to_owned()),
+            "NodePorts are elsewhere"
+        );
+        assert_eq!(of(""), own);
+    }
 }
