@@ -12,6 +12,7 @@ mod compare;
 pub mod counters;
 pub mod fake;
 pub mod faulty;
+pub mod freed;
 pub mod hooks;
 pub mod kernel;
 pub mod object;

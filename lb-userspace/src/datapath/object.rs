@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_obj::Object;
 use lb_common::abi::MAPS;
 
+use super::freed;
 use super::pins::Pins;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchboard"));
@@ -62,9 +63,11 @@ pub fn load(pins: Option<&Pins>, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     let mut ebpf = loader.load(OBJECT).context(
         "loading the eBPF object (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a kernel of 6.1 or later with BPF and its JIT)",
     )?;
+    drop(loader);
     for name in EVERYWHERE {
         classifier(&mut ebpf, name)?;
     }
+    freed::give_back();
     Ok(ebpf)
 }
 

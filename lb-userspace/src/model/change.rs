@@ -18,6 +18,14 @@ pub enum Change {
     RelistAll(Vec<Object>),
 }
 
+impl Change {
+    /// Does it say what all objects are, or all of a kind?
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        matches!(self, Self::Relist(..) | Self::RelistAll(_))
+    }
+}
+
 impl State {
     /// Takes in a change; says whether anything is different now.
     pub fn take_in(&mut self, change: Change) -> bool {
