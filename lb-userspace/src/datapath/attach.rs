@@ -58,6 +58,12 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// The names of its programs.
+    #[must_use]
+    pub fn programs(self) -> [&'static str; 2] {
+        HOOKS.map(|(_, hook)| self.program(hook))
+    }
+
     fn program(self, hook: TcAttachType) -> &'static str {
         match (self, hook) {
             (Self::Pod, TcAttachType::Ingress) => "pod_ingress",

@@ -178,7 +178,7 @@ impl Agent {
         if !self.lock.is_of(&self.pins) {
             self.lock = self.pins.lock()?;
         }
-        object::pin_again(self.interfaces.programs(), &self.pins)
+        object::pin_again(self.interfaces.programs()?, &self.pins)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lb_common::abi::{InterfaceFlags, InterfaceRow, Role};
 
+use super::prepared::{Guess, Prepared};
 use crate::datapath::attach::{self, Interface, Suite, Way};
 use crate::datapath::attach_xdp::{self, Outcome};
 use crate::datapath::kernel;
@@ -37,7 +38,7 @@ pub(super) struct Ways {
 /// The host's interfaces and the programs on them.
 pub(super) struct Interfaces {
     watcher: Watcher,
-    programs: Programs,
+    programs: Prepared,
     pins: Pins,
     rows: Table<u32, InterfaceRow>,
     ways: Ways,
@@ -47,16 +48,22 @@ pub(super) struct Interfaces {
 }
 
 impl Interfaces {
-    pub(super) fn new(
+    /// Begins to load the programs that the links of now are likely to get, and those for sockets.
+    pub(super) async fn new(
         programs: Programs,
         pins: Pins,
         ways: Ways,
         patterns: Option<Vec<String>>,
+        sockets: bool,
     ) -> anyhow::Result<Self> {
+        let watcher = Watcher::new().context("watching the host's interfaces")?;
+        // Asked again when it counts. The Node's addresses, which roles may depend on, are not known yet.
+        let links = watcher.snapshot().await.unwrap_or_default();
+        let guess = guess(&links, &Roles::new(patterns.as_deref(), &[])?, ways, sockets);
         Ok(Self {
-            watcher: Watcher::new().context("watching the host's interfaces")?,
+            watcher,
             rows: kernel::interfaces(&pins)?,
-            programs,
+            programs: Prepared::begin(programs, guess)?,
             pins,
             ways,
             patterns,
@@ -71,8 +78,11 @@ impl Interfaces {
     }
 
     /// The programs, for hooks that are on no interface.
-    pub(super) fn programs(&mut self) -> &mut Programs {
-        &mut self.programs
+    ///
+    /// # Errors
+    /// As [`Prepared::get`].
+    pub(super) fn programs(&mut self) -> anyhow::Result<&mut Programs> {
+        self.programs.get()
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
@@ -132,15 +142,13 @@ impl Interfaces {
     }
 
     fn take(&mut self, link: &Link, role: role::Role, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
-        let (suite, row_role) = match (role, link.ethernet) {
-            (role::Role::Pod, true) => (Suite::Pod, Role::POD),
-            (role::Role::Net, true) => (Suite::Net, Role::NET),
-            (role::Role::Net, false) => (Suite::BareNet, Role::NET),
-            (role::Role::Pod, false) => anyhow::bail!(
+        let Some(suite) = suite_of(link, role) else {
+            anyhow::bail!(
                 "the interface {} has no Ethernet header, as every pod's has: leave it out by --pod-interfaces",
                 link.name
-            ),
+            );
         };
+        let row_role = if role == role::Role::Pod { Role::POD } else { Role::NET };
         let (v4, v6) = role::masquerade_addresses(link, node_addresses);
         let interface = Interface { index: link.index, name: link.name.clone() };
         let known = self.attached.get(&link.index).map(|(_, suite)| *suite) == Some(suite);
@@ -157,7 +165,7 @@ impl Interfaces {
             self.rows.put(&link.index, &row).context("writing the map INTERFACES")?;
         }
         if !known {
-            attach::attach(&mut self.programs, &self.pins, &interface, suite, self.ways.tc)?;
+            attach::attach(self.programs.get()?, &self.pins, &interface, suite, self.ways.tc)?;
             tracing::info!(interface = link.name, leads = role.leads(), "attached");
             row.flags = self.take_xdp(link, suite, &interface)?;
             if row.flags != kept {
@@ -175,19 +183,12 @@ impl Interfaces {
         suite: Suite,
         interface: &Interface,
     ) -> anyhow::Result<InterfaceFlags> {
-        let wanted = suite == Suite::Net
-            && match self.ways.xdp {
-                attach_xdp::Mode::Off => false,
-                // A veth's peer drops what XDP sends unless it is set up for it.
-                attach_xdp::Mode::Auto => link.kind.is_none(),
-                attach_xdp::Mode::Require => !role::is_tunnel(link),
-            };
-        if !wanted {
+        if !wants_xdp(link, suite, self.ways.xdp) {
             attach_xdp::detach(&self.pins, link.index)?;
             return Ok(InterfaceFlags::default());
         }
         let required = self.ways.xdp == attach_xdp::Mode::Require;
-        match attach_xdp::attach(&mut self.programs, &self.pins, interface)? {
+        match attach_xdp::attach(self.programs.get()?, &self.pins, interface)? {
             Outcome::Attached => return self.open_shortcut(link, required),
             Outcome::Foreign if required => anyhow::bail!(
                 "another XDP program hangs on {}: take it off, or leave --xdp at auto",
@@ -257,4 +258,35 @@ impl Interfaces {
         }
         Ok(())
     }
+}
+
+/// Which programs a link gets; `None`: it has no Ethernet header, and those for pods need one.
+fn suite_of(link: &Link, role: role::Role) -> Option<Suite> {
+    match (role, link.ethernet) {
+        (role::Role::Pod, true) => Some(Suite::Pod),
+        (role::Role::Pod, false) => None,
+        (role::Role::Net, true) => Some(Suite::Net),
+        (role::Role::Net, false) => Some(Suite::BareNet),
+    }
+}
+
+fn wants_xdp(link: &Link, suite: Suite, mode: attach_xdp::Mode) -> bool {
+    suite == Suite::Net
+        && match mode {
+            attach_xdp::Mode::Off => false,
+            // A veth's peer drops what XDP sends unless it is set up for it.
+            attach_xdp::Mode::Auto => link.kind.is_none(),
+            attach_xdp::Mode::Require => !role::is_tunnel(link),
+        }
+}
+
+fn guess(links: &[Link], roles: &Roles, ways: Ways, sockets: bool) -> Guess {
+    let mut guess = Guess { sockets, ..Guess::default() };
+    for (link, suite) in links.iter().filter_map(|link| Some((link, suite_of(link, roles.of(link)?)?))) {
+        guess.xdp |= wants_xdp(link, suite, ways.xdp);
+        if !guess.suites.contains(&suite) {
+            guess.suites.push(suite);
+        }
+    }
+    guess
 }

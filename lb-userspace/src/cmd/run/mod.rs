@@ -14,6 +14,7 @@ mod interfaces;
 mod limits;
 mod observe;
 mod options;
+mod prepared;
 mod report;
 mod sockets;
 mod strangers;
@@ -35,10 +36,11 @@ use super::objects::{self, Objects, SourceArgs, ToldOwners};
 use crate::datapath::attach::{self, Way};
 use crate::datapath::attach_xdp;
 use crate::datapath::clock::Clock;
+use crate::datapath::freed;
 use crate::datapath::kernel::KernelMaps;
 use crate::datapath::object;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
-use crate::model::{ObjectName, State};
+use crate::model::{Change, ObjectName, State};
 use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
@@ -176,7 +178,8 @@ impl Agent {
         };
         serve::start(args.serve.options(), reporter.board(), observe, tell)?;
         let ways = Ways { tc: args.attach, xdp: args.xdp };
-        let interfaces = Interfaces::new(ebpf, pins.clone(), ways, args.pod_interfaces.clone())?;
+        let (patterns, sockets) = (args.pod_interfaces.clone(), Sockets::wanted(&args.sockets));
+        let interfaces = Interfaces::new(ebpf, pins.clone(), ways, patterns, sockets).await?;
         Ok(Self {
             told,
             source,
@@ -211,7 +214,13 @@ impl Agent {
             tokio::select! {
                 _ = terminated.recv() => break,
                 _ = interrupted.recv() => break,
-                update = self.source.next() => self.take_in(update).await,
+                update = self.source.next() => {
+                    let is_list = update.changes.iter().any(Change::is_list);
+                    self.take_in(update).await;
+                    if is_list {
+                        freed::give_back();
+                    }
+                }
                 changed = self.interfaces.changed(), if self.read => {
                     changed.context("watching the host's interfaces")?;
                     self.interfaces.update(&node_addresses(&self.state)).await;

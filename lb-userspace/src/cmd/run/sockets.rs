@@ -85,6 +85,11 @@ impl Sockets {
         Ok(Self { args, pins, closing, attached: false, retry_at: None })
     }
 
+    /// Are the programs wanted?
+    pub(super) fn wanted(args: &SocketArgs) -> bool {
+        args.socket_lb != SocketLb::Off
+    }
+
     /// Takes over into `config` what the hooks of a previous agent go by.
     pub(super) fn carry_over(pins: &Pins, config: Config) -> anyhow::Result<Config> {
         let before = kernel::config(pins)?;
@@ -103,10 +108,14 @@ impl Sockets {
 
     /// Follows the node's addresses. With programs, first hangs them on the cgroup, or takes a previous agent's off,
     /// as the option says.
-    pub(super) fn update(&mut self, programs: Option<&mut Programs>, node_addresses: &[IpAddr]) {
+    pub(super) fn update(
+        &mut self,
+        programs: Option<anyhow::Result<&mut Programs>>,
+        node_addresses: &[IpAddr],
+    ) {
         let (result, so) = match programs {
             Some(programs) => {
-                let result = self.attach(programs, node_addresses);
+                let result = programs.and_then(|programs| self.attach(programs, node_addresses));
                 self.retry_at = result.is_err().then(|| Instant::now() + RETRY);
                 (
                     result,
@@ -125,7 +134,11 @@ impl Sockets {
     }
 
     /// Hangs the programs on the cgroup again, if this agent had; says whether they hang.
-    pub(super) fn put_back(&mut self, programs: &mut Programs, node_addresses: &[IpAddr]) -> bool {
+    pub(super) fn put_back(
+        &mut self,
+        programs: anyhow::Result<&mut Programs>,
+        node_addresses: &[IpAddr],
+    ) -> bool {
         if !self.attached {
             return false;
         }
