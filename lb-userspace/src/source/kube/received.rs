@@ -11,7 +11,9 @@ use std::marker::PhantomData;
 use k8s_openapi::api::core::v1::{
     Node, NodeAddress, NodeSpec, NodeStatus, Service, ServiceSpec, ServiceStatus,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
+};
 use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::de::DeserializeOwned;
@@ -83,8 +85,18 @@ pub(super) struct SlimSlice {
     metadata: Meta,
     #[serde(default)]
     address_type: String,
-    endpoints: Option<Vec<Endpoint>>,
+    endpoints: Option<Vec<SlimEndpoint>>,
     ports: Option<Vec<EndpointPort>>,
+}
+
+/// Most of an endpoint's text says which pod it is, which is of no concern.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimEndpoint {
+    addresses: Option<Vec<String>>,
+    conditions: Option<EndpointConditions>,
+    hints: Option<EndpointHints>,
+    node_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +136,7 @@ impl Watched for EndpointSlice {
         let source = Self {
             metadata: slim.metadata.into(),
             address_type: slim.address_type,
-            endpoints: slim.endpoints,
+            endpoints: slim.endpoints.map(|endpoints| endpoints.into_iter().map(Endpoint::from).collect()),
             ports: slim.ports,
         };
         let converted = wrap(kubernetes::endpoint_slice(&source), Object::EndpointSlice);
@@ -158,6 +170,13 @@ impl Watched for ServiceCIDR {
 
 fn wrap<T>(converted: Converted<T>, wrap: fn(T) -> Object) -> Converted<Object> {
     Converted { object: converted.object.map(wrap), rejected: converted.rejected }
+}
+
+impl From<SlimEndpoint> for Endpoint {
+    fn from(slim: SlimEndpoint) -> Self {
+        let SlimEndpoint { addresses, conditions, hints, node_name } = slim;
+        Self { addresses: addresses.unwrap_or_default(), conditions, hints, node_name, ..Self::default() }
+    }
 }
 
 impl From<Meta> for ObjectMeta {
