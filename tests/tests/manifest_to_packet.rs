@@ -123,7 +123,8 @@ fn a_look_in_small_steps_sees_what_others_did_to_rows_of_every_kind() {
     let (service_port, name) = rows.service_ports.first_key_value().unwrap();
     let (key, frontend) = rows.frontends_v4.first_key_value().unwrap();
     let (id, backend) = rows.backends_v6.iter().find(|(_, row)| row.service_port != 0).unwrap();
-    let renamed = ServicePortName { len: name.len - 1, ..**name };
+    let name = name.row();
+    let renamed = ServicePortName { len: name.len - 1, ..name };
     let (mut longer, mut elsewhere) = (*frontend, *backend);
     longer.affinity_seconds += 1;
     elsewhere.port = Port::new(1);
@@ -138,7 +139,7 @@ fn a_look_in_small_steps_sees_what_others_did_to_rows_of_every_kind() {
         MapOp::PutFrontendV4(*key, longer),
         MapOp::DeleteFrontendV4(*key),
         MapOp::PutFrontendV6(unknown, *frontend),
-        MapOp::PutBackendV6(*id, elsewhere),
+        MapOp::PutBackendV6(id, elsewhere),
         MapOp::PutSlots { start: slot, backends: vec![BackendId(4_711)] },
         MapOp::DeleteRangeV4(*rows.ranges_v4.first().unwrap()),
         MapOp::PutRangeV6(range),

@@ -4,7 +4,6 @@
 //! Invariants: a step takes about a millisecond at most; a row that stayed as it was while all steps were taken has
 //! been compared, and one that is missing was missed, since each step asks what is thought at that moment.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -16,7 +15,7 @@ use lb_common::address::{Address, V4, V6};
 
 use super::kernel::KernelMaps;
 use super::table::{Table, Walk};
-use crate::tables::{Seen, Tables};
+use crate::tables::{Backends, PortName, Seen, Tables};
 
 /// Rows that a step reads at once. Each comes in a hash's batch with all others of its bucket.
 const ROWS: usize = 1_024;
@@ -51,9 +50,9 @@ impl<K, V> Default for Leg<K, V> {
 /// The next step.
 pub(super) fn look(maps: &KernelMaps, thought: &Tables, place: &mut Place) -> anyhow::Result<Seen> {
     let (name, seen) = match place.table {
-        0 => hash(&maps.service_ports, &thought.service_ports, &mut place.service_ports),
-        1 => hash(&maps.frontends_v4, &thought.frontends_v4, &mut place.frontends_v4),
-        2 => hash(&maps.frontends_v6, &thought.frontends_v6, &mut place.frontends_v6),
+        0 => hash(&maps.service_ports, &thought.service_ports, &mut place.service_ports, PortName::row),
+        1 => hash(&maps.frontends_v4, &thought.frontends_v4, &mut place.frontends_v4, |row| *row),
+        2 => hash(&maps.frontends_v6, &thought.frontends_v6, &mut place.frontends_v6, |row| *row),
         3 => backends(&maps.backends_v4, &thought.backends_v4, &mut place.backends_v4),
         4 => backends(&maps.backends_v6, &thought.backends_v6, &mut place.backends_v6),
         5 => slots(&maps.slots, thought, &mut place.slots),
@@ -73,15 +72,15 @@ pub(super) fn look(maps: &KernelMaps, thought: &Tables, place: &mut Place) -> an
 
 type Step<'a> = (&'a str, io::Result<Seen>);
 
-fn hash<'a, K: Pod + Ord, V: Pod + PartialEq, T: Borrow<V>>(
+fn hash<'a, K: Pod + Ord, V: Pod + PartialEq, T>(
     table: &'a Table<K, V>,
     thought: &BTreeMap<K, T>,
     leg: &mut Leg<K, V>,
+    row_of: impl Fn(&T) -> V,
 ) -> Step<'a> {
     let mut step = || {
         if table.step(&mut leg.walk, ROWS)? {
-            let as_thought =
-                leg.walk.rows().all(|(key, row)| thought.get(&key).map(Borrow::borrow) == Some(&row));
+            let as_thought = leg.walk.rows().all(|(key, row)| thought.get(&key).map(&row_of) == Some(row));
             return Ok(if as_thought { Seen::More } else { Seen::Drift });
         }
         let mut seen = Seen::End;
@@ -103,7 +102,7 @@ fn hash<'a, K: Pod + Ord, V: Pod + PartialEq, T: Borrow<V>>(
 /// An array: a row that nobody ever had is not thought of.
 fn backends<'a, A: Address>(
     table: &'a Table<BackendId, BackendRow<A>>,
-    thought: &BTreeMap<BackendId, BackendRow<A>>,
+    thought: &Backends<A>,
     walk: &mut Walk<BackendId, BackendRow<A>>,
 ) -> Step<'a> {
     let mut step = || {

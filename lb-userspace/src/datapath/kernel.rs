@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, PerCpuArray};
@@ -20,7 +19,7 @@ use super::compare::{self, Place};
 use super::pins::Pins;
 use super::strangers::{Acquaintances, Strangers};
 use super::table::Table;
-use crate::tables::{Capacity, MapOp, Maps, Seen, Stopped, Tables};
+use crate::tables::{Backends, Capacity, MapOp, Maps, PortName, Seen, Stopped, Tables};
 
 /// The service maps.
 #[derive(Debug)]
@@ -229,7 +228,7 @@ impl KernelMaps {
     fn apply_run(&self, operations: &[MapOp]) -> (usize, usize, io::Result<()>) {
         match &operations[0] {
             MapOp::PutServicePort(..) => put_run(&self.service_ports, operations, |op| match op {
-                MapOp::PutServicePort(id, name) => Some((*id, **name)),
+                MapOp::PutServicePort(id, name) => Some((*id, name.row())),
                 _ => None,
             }),
             MapOp::PutBackendV4(..) => put_run(&self.backends_v4, operations, |op| match op {
@@ -322,14 +321,8 @@ impl Maps for KernelMaps {
         let slots: Vec<BackendId> = slots.into_iter().take(used).map(|(_, id)| id).collect();
         Ok(Tables {
             service_ports: names(&self.service_ports)?,
-            backends_v4: read(&self.backends_v4)?
-                .into_iter()
-                .filter(|(_, row)| row.generation != 0)
-                .collect(),
-            backends_v6: read(&self.backends_v6)?
-                .into_iter()
-                .filter(|(_, row)| row.generation != 0)
-                .collect(),
+            backends_v4: backends(&self.backends_v4)?,
+            backends_v6: backends(&self.backends_v6)?,
             slots,
             frontends_v4,
             frontends_v6,
@@ -360,13 +353,21 @@ impl Maps for KernelMaps {
     }
 }
 
-fn names(table: &Table<u32, ServicePortName>) -> anyhow::Result<BTreeMap<u32, Arc<ServicePortName>>> {
+fn names(table: &Table<u32, ServicePortName>) -> anyhow::Result<BTreeMap<u32, PortName>> {
     let mut names = BTreeMap::new();
     let read = table.each(|id, name| {
-        names.insert(*id, Arc::new(*name));
+        names.insert(*id, PortName::from(*name));
     });
     read.with_context(|| format!("reading the map {}", table.name()))?;
     Ok(names)
+}
+
+/// Those that ever had an owner, of an array that may be much larger.
+fn backends<A: Address>(table: &Table<BackendId, BackendRow<A>>) -> anyhow::Result<Backends<A>> {
+    let mut rows = Backends::default();
+    let read = table.each(|id, row| rows.insert(*id, *row));
+    read.with_context(|| format!("reading the map {}", table.name()))?;
+    Ok(rows)
 }
 
 fn present<A: Address>(rows: Vec<(u32, Prefix<A>)>) -> BTreeMap<u32, Prefix<A>> {

@@ -3,19 +3,20 @@
 //! Decides when a table without ids, of frontends or source ranges, is full. Must not know why a row is
 //! wanted. Invariant: a row counts once, whether it stands, is to stand, or both.
 
-use lb_common::abi::{FrontendKey, RangeKey};
+use lb_common::abi::{BackendId, FrontendKey, RangeKey};
 use lb_common::address::{V4, V6};
 
 use super::grace::{Full, Limit};
 use super::ledger::{Indexed, Ledger};
 use super::place::family_index;
+use super::wanted::{Desired, Differences, Wanted as _};
 use crate::tables::{Capacity, MapOp, Tables};
 
-/// The two ledgers.
+/// What stands, and how what should differs from it.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     actual: Ledger,
-    desired: Ledger,
+    differences: Differences,
     /// Rows that are wanted and do not stand, IPv4 and IPv6.
     coming: [Coming; 2],
 }
@@ -28,9 +29,9 @@ struct Coming {
 
 impl Books {
     /// What stands, and what is wanted so far.
-    pub(super) fn new(actual: Ledger, desired: Ledger) -> Self {
-        let coming = [count_coming::<V4>(&actual, &desired), count_coming::<V6>(&actual, &desired)];
-        Self { actual, desired, coming }
+    pub(super) fn new(actual: Ledger, desired: &Tables) -> Self {
+        let coming = [count_coming::<V4>(&actual, desired), count_coming::<V6>(&actual, desired)];
+        Self { differences: Differences::between(&actual, desired), actual, coming }
     }
 
     /// What stands.
@@ -39,28 +40,86 @@ impl Books {
     }
 
     /// What should.
-    pub(super) fn desired(&self) -> &Ledger {
-        &self.desired
+    pub(super) fn desired(&self) -> Desired<'_> {
+        Desired { actual: &self.actual, differences: &self.differences }
     }
 
     /// From now on wants what the operation does.
     pub(super) fn want(&mut self, operation: &MapOp) {
-        self.recount(operation, |books| books.desired.apply(operation));
+        self.recount(operation, |books| books.note(operation));
     }
 
-    /// The operation took effect.
+    fn note(&mut self, operation: &MapOp) {
+        let Self { actual, differences, .. } = self;
+        match operation {
+            MapOp::PutServicePort(owner, name) => differences.want_name(actual, *owner, Some(name.clone())),
+            MapOp::DeleteServicePort(owner) => differences.want_name(actual, *owner, None),
+            MapOp::PutBackendV4(id, row) => differences.want_backend(actual, *id, *row),
+            MapOp::PutBackendV6(id, row) => differences.want_backend(actual, *id, *row),
+            MapOp::PutSlots { start, backends } => differences.want_slots(actual, *start, backends),
+            MapOp::PutFrontendV4(key, row) => differences.want_frontend(actual, *key, Some(*row)),
+            MapOp::PutFrontendV6(key, row) => differences.want_frontend(actual, *key, Some(*row)),
+            MapOp::DeleteFrontendV4(key) => differences.want_frontend(actual, *key, None),
+            MapOp::DeleteFrontendV6(key) => differences.want_frontend(actual, *key, None),
+            MapOp::PutRangeV4(key) => differences.want_range(actual, *key, true),
+            MapOp::PutRangeV6(key) => differences.want_range(actual, *key, true),
+            MapOp::DeleteRangeV4(key) => differences.want_range(actual, *key, false),
+            MapOp::DeleteRangeV6(key) => differences.want_range(actual, *key, false),
+            MapOp::PutNetworkV4(row, network) => differences.want_network(*row, *network),
+            MapOp::PutNetworkV6(row, network) => differences.want_network(*row, *network),
+        }
+    }
+
+    /// The operation took effect. What is wanted stays as it is.
     pub(super) fn confirm(&mut self, operation: &MapOp) {
-        self.recount(operation, |books| books.actual.apply(operation));
+        self.recount(operation, |books| match operation {
+            MapOp::PutServicePort(owner, _) | MapOp::DeleteServicePort(owner) => {
+                let want = books.desired().name(*owner).cloned();
+                books.actual.apply(operation);
+                books.differences.want_name(&books.actual, *owner, want);
+            }
+            MapOp::PutBackendV4(id, _) => books.confirm_backend::<V4>(*id, operation),
+            MapOp::PutBackendV6(id, _) => books.confirm_backend::<V6>(*id, operation),
+            MapOp::PutFrontendV4(key, _) | MapOp::DeleteFrontendV4(key) => {
+                books.confirm_frontend(key, operation);
+            }
+            MapOp::PutFrontendV6(key, _) | MapOp::DeleteFrontendV6(key) => {
+                books.confirm_frontend(key, operation);
+            }
+            MapOp::PutRangeV4(key) | MapOp::DeleteRangeV4(key) => books.confirm_range(key, operation),
+            MapOp::PutRangeV6(key) | MapOp::DeleteRangeV6(key) => books.confirm_range(key, operation),
+            MapOp::PutSlots { start, backends } => {
+                books.actual.apply(operation);
+                let len = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+                books.differences.written_slots(&books.actual, *start, len);
+            }
+            MapOp::PutNetworkV4(..) | MapOp::PutNetworkV6(..) => books.actual.apply(operation),
+        });
+    }
+
+    fn confirm_backend<A: Indexed>(&mut self, id: BackendId, operation: &MapOp) {
+        let want = self.desired().backend::<A>(id);
+        self.actual.apply(operation);
+        self.differences.want_backend(&self.actual, id, want);
+    }
+
+    fn confirm_frontend<A: Indexed>(&mut self, key: &FrontendKey<A>, operation: &MapOp) {
+        let want = self.desired().frontend(key);
+        self.actual.apply(operation);
+        self.differences.want_frontend(&self.actual, *key, want);
+    }
+
+    fn confirm_range<A: Indexed>(&mut self, key: &RangeKey<A>, operation: &MapOp) {
+        let want = self.desired().has_range(key);
+        self.actual.apply(operation);
+        self.differences.want_range(&self.actual, *key, want);
     }
 
     /// `tables` is what stands; returns what was thought to.
     pub(super) fn reload(&mut self, tables: Tables) -> Ledger {
-        let before = std::mem::replace(&mut self.actual, Ledger::new(tables));
-        self.coming = [
-            count_coming::<V4>(&self.actual, &self.desired),
-            count_coming::<V6>(&self.actual, &self.desired),
-        ];
-        before
+        let desired = self.differences.whole(&self.actual);
+        let reloaded = Self::new(Ledger::new(tables), &desired);
+        std::mem::replace(self, reloaded).actual
     }
 
     /// Do these frontends fit beside all that stand or are to?
@@ -70,7 +129,7 @@ impl Books {
         capacity: Capacity,
     ) -> Result<(), Full> {
         let known = |key: &&FrontendKey<A>| {
-            self.desired.frontend(key).is_some() || self.actual.frontend(key).is_some()
+            self.desired().frontend(key).is_some() || self.actual.frontend(key).is_some()
         };
         let there = A::frontends(self.actual.tables()).len() + self.coming[family_index::<A>()].frontends;
         let table = if A::IS_V6 { "IPv6 frontends" } else { "IPv4 frontends" };
@@ -84,8 +143,8 @@ impl Books {
         keys: impl Iterator<Item = &'a RangeKey<A>>,
         capacity: Capacity,
     ) -> Result<(), Full> {
-        let (stand, wanted) = (A::ranges(self.actual.tables()), A::ranges(self.desired.tables()));
-        let new = keys.filter(|key| !stand.contains(key) && !wanted.contains(key)).count();
+        let (stand, desired) = (A::ranges(self.actual.tables()), self.desired());
+        let new = keys.filter(|key| !stand.contains(key) && !desired.has_range(key)).count();
         let there = stand.len() + self.coming[family_index::<A>()].ranges;
         let table = if A::IS_V6 { "IPv6 source ranges" } else { "IPv4 source ranges" };
         fits(new, there, Limit { table, rows: capacity.ranges, option: "--max-source-ranges" })
@@ -107,7 +166,7 @@ impl Books {
 
     /// Is the row that the operation is about wanted, and not there?
     fn is_coming(&self, operation: &MapOp) -> bool {
-        let (actual, desired) = (&self.actual, &self.desired);
+        let (actual, desired) = (&self.actual, self.desired());
         match operation {
             MapOp::PutFrontendV4(key, _) | MapOp::DeleteFrontendV4(key) => {
                 desired.frontend(key).is_some() && actual.frontend(key).is_none()
@@ -116,10 +175,10 @@ impl Books {
                 desired.frontend(key).is_some() && actual.frontend(key).is_none()
             }
             MapOp::PutRangeV4(key) | MapOp::DeleteRangeV4(key) => {
-                desired.tables().ranges_v4.contains(key) && !actual.tables().ranges_v4.contains(key)
+                desired.has_range(key) && !actual.tables().ranges_v4.contains(key)
             }
             MapOp::PutRangeV6(key) | MapOp::DeleteRangeV6(key) => {
-                desired.tables().ranges_v6.contains(key) && !actual.tables().ranges_v6.contains(key)
+                desired.has_range(key) && !actual.tables().ranges_v6.contains(key)
             }
             _ => false,
         }
@@ -130,9 +189,9 @@ fn fits(new: usize, there: usize, limit: Limit) -> Result<(), Full> {
     if new > 0 && there + new > limit.rows as usize { Err(Full(limit)) } else { Ok(()) }
 }
 
-fn count_coming<A: Indexed>(actual: &Ledger, desired: &Ledger) -> Coming {
-    let wanted = A::frontends(desired.tables());
+fn count_coming<A: Indexed>(actual: &Ledger, desired: &Tables) -> Coming {
+    let wanted = A::frontends(desired);
     let frontends = wanted.keys().filter(|key| actual.frontend(key).is_none()).count();
-    let ranges = A::ranges(desired.tables()).difference(A::ranges(actual.tables())).count();
+    let ranges = A::ranges(desired).difference(A::ranges(actual.tables())).count();
     Coming { frontends, ranges }
 }

@@ -15,12 +15,13 @@
 //! stands in every set that a reader can find it in. Where another service port takes a frontend over
 //! that is not among those asked for, the backends and ranges of the old owner lose nothing yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendRow, SlotRange};
+use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendRow, Prefix, SlotRange};
 use lb_common::address::{V4, V6};
 
 use super::ledger::{Indexed, Ledger};
+use super::wanted::Wanted;
 use crate::tables::{MapOp, Tables};
 
 /// What turns all of `actual` into `desired`.
@@ -33,7 +34,7 @@ pub fn diff(actual: &Tables, desired: &Tables) -> Vec<MapOp> {
 
 /// What turns the rows of `owners`, service port ids, from `actual` into `desired`.
 #[must_use]
-pub fn operations(actual: &Ledger, desired: &Ledger, owners: &[u32]) -> Vec<MapOp> {
+pub fn operations(actual: &Ledger, desired: &impl Wanted, owners: &[u32]) -> Vec<MapOp> {
     let mut phases = Phases::default();
     for &owner in owners {
         names(actual, desired, owner, &mut phases);
@@ -69,9 +70,8 @@ impl Phases {
     }
 }
 
-fn names(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
-    let (have, want) =
-        (actual.tables().service_ports.get(&owner), desired.tables().service_ports.get(&owner));
+fn names(actual: &Ledger, desired: &impl Wanted, owner: u32, phases: &mut Phases) {
+    let (have, want) = (actual.tables().service_ports.get(&owner), desired.name(owner));
     match want {
         Some(name) if have != want => phases.names.push(MapOp::PutServicePort(owner, name.clone())),
         None if have.is_some() => phases.forget.push(MapOp::DeleteServicePort(owner)),
@@ -79,18 +79,21 @@ fn names(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
     }
 }
 
-fn rows<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], phases: &mut Phases) {
+fn rows<A: Indexed>(actual: &Ledger, desired: &impl Wanted, owners: &[u32], phases: &mut Phases) {
     for &owner in owners {
         gain::<A>(actual, desired, owner, phases);
         lose::<A>(actual, desired, owners, owner, phases);
     }
     if owners.contains(&0) {
-        networks::<A>(actual.tables(), desired.tables(), phases);
+        networks::<A>(A::networks(actual.tables()), desired.networks::<A>(), phases);
     }
 }
 
-fn networks<A: Indexed>(actual: &Tables, desired: &Tables, phases: &mut Phases) {
-    let (have, want) = (A::networks(actual), A::networks(desired));
+fn networks<A: Indexed>(
+    have: &BTreeMap<u32, Prefix<A>>,
+    want: &BTreeMap<u32, Prefix<A>>,
+    phases: &mut Phases,
+) {
     let rows: BTreeSet<u32> = have.keys().chain(want.keys()).copied().collect();
     for row in rows.into_iter().filter(|row| have.get(row) != want.get(row)) {
         let network = want.get(&row).copied().unwrap_or_else(bytemuck::Zeroable::zeroed);
@@ -98,7 +101,7 @@ fn networks<A: Indexed>(actual: &Tables, desired: &Tables, phases: &mut Phases) 
     }
 }
 
-fn gain<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut Phases) {
+fn gain<A: Indexed>(actual: &Ledger, desired: &impl Wanted, owner: u32, phases: &mut Phases) {
     for (id, want) in desired.backends_of::<A>(owner).filter(|_| owner != 0) {
         let have = actual.backend::<A>(id);
         let row =
@@ -124,10 +127,10 @@ fn gain<A: Indexed>(actual: &Ledger, desired: &Ledger, owner: u32, phases: &mut 
     }
 }
 
-fn lose<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], owner: u32, phases: &mut Phases) {
+fn lose<A: Indexed>(actual: &Ledger, desired: &impl Wanted, owners: &[u32], owner: u32, phases: &mut Phases) {
     let mut taken_over_later = false;
     for (key, _) in actual.frontends_of::<A>(owner) {
-        match desired.frontend(&key).map(|row| row.service_port) {
+        match desired.frontend::<A>(&key).map(|row| row.service_port) {
             None => phases.retract.push(A::delete_frontend(key)),
             // Replaced with its new owner's rows. Until then its backends are named.
             Some(other) if other != owner => taken_over_later |= !owners.contains(&other),
@@ -137,10 +140,8 @@ fn lose<A: Indexed>(actual: &Ledger, desired: &Ledger, owners: &[u32], owner: u3
     if taken_over_later {
         return;
     }
-    let want = A::ranges(desired.tables());
-    phases
-        .shut_out
-        .extend(actual.ranges_of::<A>(owner).filter(|key| !want.contains(key)).map(A::delete_range));
+    let shut_out = actual.ranges_of::<A>(owner).filter(|key| !desired.has_range(key));
+    phases.shut_out.extend(shut_out.map(A::delete_range));
     for (id, have) in actual.backends_of::<A>(owner) {
         let want = desired.backend::<A>(id);
         if want.service_port == 0 && have != want {

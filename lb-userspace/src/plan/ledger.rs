@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, SlotRange};
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey, SlotRange};
 use lb_common::address::{Address, V4, V6};
 
-use crate::tables::{Family, MapOp, Tables};
+use super::few::Few;
+use super::wanted::{Differing, Wanted};
+use crate::tables::{Family, MapOp, PortName, Tables};
 
 /// A family with a share of the index.
-pub trait Indexed: Family {
+pub trait Indexed: Family + Differing {
     /// What a service port owns in it.
     fn owned(owned: &Owned) -> Option<&OwnedRows<Self>>;
     /// What a service port owns in it, to be changed.
@@ -38,19 +40,19 @@ pub struct Owned {
 /// The rows of one family that name a service port as their owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedRows<A: Address> {
-    frontends: BTreeSet<FrontendKey<A>>,
-    backends: BTreeSet<BackendId>,
-    ranges: BTreeSet<RangeKey<A>>,
+    pub(super) frontends: Few<FrontendKey<A>>,
+    pub(super) backends: Few<BackendId>,
+    pub(super) ranges: Few<RangeKey<A>>,
 }
 
 impl<A: Address> Default for OwnedRows<A> {
     fn default() -> Self {
-        Self { frontends: BTreeSet::new(), backends: BTreeSet::new(), ranges: BTreeSet::new() }
+        Self { frontends: Few::new(), backends: Few::new(), ranges: Few::new() }
     }
 }
 
 impl<A: Address> OwnedRows<A> {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.frontends.is_empty() && self.backends.is_empty() && self.ranges.is_empty()
     }
 }
@@ -135,7 +137,8 @@ impl Ledger {
         owner: u32,
     ) -> impl Iterator<Item = (FrontendKey<A>, FrontendRow)> + '_ {
         let rows = A::frontends(&self.tables);
-        let keys = self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| &owned.frontends);
+        let keys =
+            self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| owned.frontends.iter());
         keys.filter_map(|key| Some((*key, *rows.get(key)?)))
     }
 
@@ -145,13 +148,14 @@ impl Ledger {
         owner: u32,
     ) -> impl Iterator<Item = (BackendId, BackendRow<A>)> + '_ {
         let rows = A::backends(&self.tables);
-        let ids = self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| &owned.backends);
+        let ids =
+            self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| owned.backends.iter());
         ids.filter_map(|id| Some((*id, *rows.get(id)?)))
     }
 
     /// The source ranges of a service port.
     pub fn ranges_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = RangeKey<A>> + '_ {
-        self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| &owned.ranges).copied()
+        self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| owned.ranges.iter()).copied()
     }
 
     /// A backend's row; all zero where none was ever written.
@@ -212,9 +216,47 @@ impl Ledger {
     }
 }
 
+impl Wanted for Ledger {
+    fn name(&self, owner: u32) -> Option<&PortName> {
+        self.tables.service_ports.get(&owner)
+    }
+
+    fn slots(&self, range: SlotRange) -> Option<&[BackendId]> {
+        Self::slots(self, range)
+    }
+
+    fn networks<A: Indexed>(&self) -> &BTreeMap<u32, Prefix<A>> {
+        A::networks(&self.tables)
+    }
+
+    fn backend<A: Indexed>(&self, id: BackendId) -> BackendRow<A> {
+        Self::backend(self, id)
+    }
+
+    fn frontend<A: Indexed>(&self, key: &FrontendKey<A>) -> Option<FrontendRow> {
+        Self::frontend(self, key)
+    }
+
+    fn has_range<A: Indexed>(&self, key: &RangeKey<A>) -> bool {
+        A::ranges(&self.tables).contains(key)
+    }
+
+    fn frontends_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = (FrontendKey<A>, FrontendRow)> {
+        Self::frontends_of(self, owner)
+    }
+
+    fn backends_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = (BackendId, BackendRow<A>)> {
+        Self::backends_of(self, owner)
+    }
+
+    fn ranges_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = RangeKey<A>> {
+        Self::ranges_of(self, owner)
+    }
+}
+
 fn index<A: Indexed>(tables: &Tables, owned: &mut BTreeMap<u32, Owned>) {
-    for (id, row) in A::backends(tables) {
-        A::owned_mut(owned.entry(row.service_port).or_default()).backends.insert(*id);
+    for (id, row) in A::backends(tables).iter() {
+        A::owned_mut(owned.entry(row.service_port).or_default()).backends.insert(id);
     }
     for (key, row) in A::frontends(tables) {
         A::owned_mut(owned.entry(row.service_port).or_default()).frontends.insert(*key);
@@ -224,6 +266,7 @@ fn index<A: Indexed>(tables: &Tables, owned: &mut BTreeMap<u32, Owned>) {
     }
 }
 
-fn range_owner<A: Address>(key: &RangeKey<A>) -> u32 {
+/// Whose a source range is.
+pub(super) fn range_owner<A: Address>(key: &RangeKey<A>) -> u32 {
     key.range.service_port
 }

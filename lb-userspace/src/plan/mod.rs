@@ -8,6 +8,7 @@ pub mod choose;
 pub mod decide;
 pub mod decision;
 pub mod diff;
+mod few;
 pub mod frontends;
 pub mod grace;
 pub mod ids;
@@ -22,5 +23,6 @@ mod sets;
 pub mod site;
 pub mod slots;
 pub mod truth;
+pub mod wanted;
 
 pub use place::Refusal;

@@ -14,11 +14,12 @@ use lb_common::address::{Address, V4, V6};
 use super::decision::{BackendSet, Decision};
 use super::grace::{Full, Limit};
 use super::ids::Ids;
-use super::ledger::{Indexed, Ledger};
+use super::ledger::Indexed;
 use super::rows::{self, Terms};
 use super::sets::{Layout, Member};
 use super::slots::Slots;
-use crate::tables::Capacity;
+use super::wanted::{Desired, Wanted as _};
+use crate::tables::{Capacity, PortName};
 
 /// Why a Service is not programmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +90,7 @@ pub(super) struct Placed {
     /// Its id.
     pub(super) owner: u32,
     /// Its name.
-    pub(super) name: ServicePortName,
+    pub(super) name: PortName,
     pub(super) v4: PlacedRows<V4>,
     pub(super) v6: PlacedRows<V6>,
 }
@@ -129,7 +130,7 @@ pub(super) struct Placing<'a> {
     pub(super) allocators: &'a mut Allocators,
     pub(super) terms: &'a Terms,
     /// What stands in the slots that are in use.
-    pub(super) desired: &'a Ledger,
+    pub(super) desired: Desired<'a>,
     /// The shortest table that found no room, so that its set became a list.
     pub(super) missing: Option<u32>,
 }
@@ -148,7 +149,7 @@ impl Placing<'_> {
             return Ok(None);
         }
         let text = decision.name.to_string();
-        let name = ServicePortName::new(&text).ok_or_else(|| Refusal::NameTooLong(text.clone()))?;
+        let name = ServicePortName::new(&text).ok_or_else(|| Refusal::NameTooLong(text.clone()))?.into();
         let owner = self.allocators.service_ports.claim(&text)?.id;
         let none = [Ranges::new(), Ranges::new()];
         let [ranges_v4, ranges_v6] = ranges(owner).unwrap_or(&none);
@@ -242,6 +243,6 @@ impl Placing<'_> {
             ranges.iter().filter(|(range, known)| known.is_none() && range.len == layout.slots).peekable();
         left.peek()?;
         let contents = layout.contents(members);
-        left.map(|(range, _)| *range).find(|range| self.desired.slots(*range) == Some(&contents))
+        left.map(|(range, _)| *range).find(|range| self.desired.slots(*range) == Some(contents.as_slice()))
     }
 }

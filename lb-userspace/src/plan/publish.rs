@@ -11,7 +11,6 @@
 //! between, the next `operations` are what is left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, Prefix, SERVICE_NETWORKS, SlotRange};
 use lb_common::address::{V4, V6};
@@ -19,11 +18,13 @@ use lb_common::address::{V4, V6};
 use super::books::Books;
 use super::decision::Decision;
 use super::diff;
+use super::few::Few;
 use super::grace::{Epoch, Full};
 use super::ledger::Indexed;
 use super::networks::Networks;
 use super::place::{Allocators, Placed, PlacedRows, Placing, Ranges, Refusal, family_index};
 use super::rows::{self, Terms};
+use super::wanted::Wanted as _;
 use crate::model::ObjectName;
 use crate::tables::{Capacity, MapOp, Tables};
 
@@ -38,7 +39,7 @@ pub struct Publisher {
     pub(super) books: Books,
     pub(super) allocators: Allocators,
     pub(super) holdings: BTreeMap<u32, Holding>,
-    pub(super) services: BTreeMap<ObjectName, BTreeSet<u32>>,
+    pub(super) services: BTreeMap<ObjectName, Few<u32>>,
     /// Service ports whose rows may not yet stand as wanted.
     pub(super) unsettled: BTreeSet<u32>,
 }
@@ -62,7 +63,7 @@ pub(super) struct Holding {
     /// Ranges that its frontends name, IPv4 and IPv6.
     pub(super) ranges: [Ranges; 2],
     /// Backends that are wanted, IPv4 and IPv6.
-    pub(super) backends: [BTreeSet<BackendId>; 2],
+    pub(super) backends: [Few<BackendId>; 2],
     /// What is no longer wanted, but perhaps still named in the maps.
     leaving: BTreeSet<Leaving>,
 }
@@ -82,7 +83,7 @@ impl Holding {
             service,
             live: true,
             ranges: [Ranges::new(), Ranges::new()],
-            backends: [BTreeSet::new(), BTreeSet::new()],
+            backends: [Few::new(), Few::new()],
             leaving: BTreeSet::new(),
         }
     }
@@ -108,8 +109,8 @@ impl Publisher {
             gone.remove(&placed.owner);
             self.adopt(service, placed);
         }
-        for owner in gone {
-            self.withdraw(owner);
+        for owner in gone.iter() {
+            self.withdraw(*owner);
         }
         Ok(fit)
     }
@@ -122,7 +123,7 @@ impl Publisher {
 
     /// Removes the Services that are not in `keep`: what a previous process left.
     pub fn retain(&mut self, keep: &BTreeSet<ObjectName>) {
-        let gone = |(service, owners): (&ObjectName, &BTreeSet<u32>)| {
+        let gone = |(service, owners): (&ObjectName, &Few<u32>)| {
             (!keep.contains(service)).then(|| owners.iter().copied().collect::<Vec<_>>())
         };
         let gone: Vec<u32> = self.services.iter().filter_map(gone).flatten().collect();
@@ -159,7 +160,7 @@ impl Publisher {
     /// What to write for these service ports, in an order that is safe after every prefix.
     #[must_use]
     pub fn operations(&self, owners: &[u32]) -> Vec<MapOp> {
-        diff::operations(self.books.actual(), self.books.desired(), owners)
+        diff::operations(self.books.actual(), &self.books.desired(), owners)
     }
 
     /// These operations took effect.
@@ -167,10 +168,18 @@ impl Publisher {
         operations.iter().for_each(|operation| self.books.confirm(operation));
     }
 
+    /// Does nothing of a service port wait for another that takes a frontend over? Asked when all of its operations
+    /// were confirmed: then its rows stand as wanted.
+    #[must_use]
+    pub fn waits_for_nobody(&self, owner: u32) -> bool {
+        self.keeps_its_own::<V4>(owner) && self.keeps_its_own::<V6>(owner)
+    }
+
     /// Releases, as of `at`, what the maps name no longer: of each service port whose rows stand as
-    /// wanted, what it gave up.
-    pub fn settle(&mut self, at: Epoch) {
-        let settled: Vec<u32> = self.unsettled.iter().copied().filter(|owner| self.stands(*owner)).collect();
+    /// wanted, what it gave up. Those of `standing` are known to.
+    pub fn settle(&mut self, at: Epoch, standing: &BTreeSet<u32>) {
+        let stands = |owner: &u32| standing.contains(owner) || self.stands(*owner);
+        let settled: Vec<u32> = self.unsettled.iter().copied().filter(stands).collect();
         for owner in settled {
             self.unsettled.remove(&owner);
             let Some(holding) = self.holdings.get_mut(&owner) else { continue };
@@ -237,12 +246,6 @@ impl Publisher {
         self.books.actual().tables()
     }
 
-    /// What should stand in the maps.
-    #[must_use]
-    pub fn desired(&self) -> &Tables {
-        self.books.desired().tables()
-    }
-
     fn place(&mut self, decisions: &[Decision]) -> Result<(Vec<Placed>, Fit), Refusal> {
         let mut placing = Placing {
             allocators: &mut self.allocators,
@@ -276,9 +279,8 @@ impl Publisher {
         let holding = self.holdings.entry(owner).or_insert_with(|| Holding::new(service.clone()));
         holding.live = true;
         holding.leaving.remove(&Leaving::ServicePort);
-        let known = self.books.desired().tables().service_ports.get(&owner);
-        if known.is_none_or(|known| **known != name) {
-            self.books.want(&MapOp::PutServicePort(owner, Arc::new(name)));
+        if self.books.desired().name(owner) != Some(&name) {
+            self.books.want(&MapOp::PutServicePort(owner, name));
         }
         self.want::<V4>(owner, v4);
         self.want::<V6>(owner, v6);
@@ -299,14 +301,17 @@ impl Publisher {
         let Some(holding) = self.holdings.get_mut(&owner) else { return };
         let family = family_index::<A>();
         let ranges: Ranges = rows.sets.iter().map(|set| (set.range, Some(set.layout.clone()))).collect();
-        let backends: BTreeSet<BackendId> = rows.backends.keys().copied().collect();
-        let gone: Vec<BackendId> = holding.backends[family].difference(&backends).copied().collect();
+        let backends: Few<BackendId> = rows.backends.keys().copied().collect();
+        let gone: Vec<BackendId> =
+            holding.backends[family].iter().copied().filter(|id| !backends.contains(id)).collect();
         let stays = |range: &SlotRange| ranges.iter().any(|(other, _)| other == range);
         let left = holding.ranges[family].iter().map(|(range, _)| *range).filter(|range| !stays(range));
         holding.leaving.extend(left.map(Leaving::Range));
         holding.leaving.extend(gone.iter().map(|id| Leaving::Backend(family, *id)));
-        for id in &backends {
-            holding.leaving.remove(&Leaving::Backend(family, *id));
+        if !holding.leaving.is_empty() {
+            for id in backends.iter() {
+                holding.leaving.remove(&Leaving::Backend(family, *id));
+            }
         }
         holding.ranges[family] = ranges;
         holding.backends[family] = backends;
@@ -346,9 +351,7 @@ impl Publisher {
 
     /// Do the rows of a service port stand as wanted, and none of its own in the place of another's?
     fn stands(&self, owner: u32) -> bool {
-        self.operations(&[owner]).is_empty()
-            && self.keeps_its_own::<V4>(owner)
-            && self.keeps_its_own::<V6>(owner)
+        self.waits_for_nobody(owner) && self.operations(&[owner]).is_empty()
     }
 
     fn keeps_its_own<A: Indexed>(&self, owner: u32) -> bool {

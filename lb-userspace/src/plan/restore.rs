@@ -11,6 +11,7 @@ use lb_common::address::{V4, V6};
 
 use super::books::Books;
 use super::diff::ranges_of;
+use super::few::Few;
 use super::ids::Held;
 use super::ledger::{Indexed, Ledger};
 use super::place::{Allocators, family_index};
@@ -45,7 +46,7 @@ impl Publisher {
         let mut ranges = BTreeMap::new();
         publisher.restore_frontends::<V4>(&actual, &mut desired, &mut ranges);
         publisher.restore_frontends::<V6>(&actual, &mut desired, &mut ranges);
-        publisher.books = Books::new(actual, desired);
+        publisher.books = Books::new(actual, desired.tables());
         let owners = publisher.books.actual().owners();
         publisher.unsettled =
             owners.into_iter().filter(|id| !publisher.operations(&[*id]).is_empty()).collect();
@@ -65,7 +66,7 @@ impl Publisher {
     }
 
     fn restore_family<A: Indexed>(&mut self, actual: &Ledger, desired: &mut Ledger) {
-        for (&id, row) in A::backends(actual.tables()) {
+        for (id, row) in A::backends(actual.tables()).iter() {
             let held = Held { id: id.0, generation: row.generation };
             let owner = row.service_port;
             let ids = self.allocators.backends_of::<A>();
@@ -125,7 +126,7 @@ impl Publisher {
 fn makes_sense<A: Indexed>(
     key: &FrontendKey<A>,
     row: &FrontendRow,
-    backends: &BTreeSet<BackendId>,
+    backends: &Few<BackendId>,
     ledger: &Ledger,
 ) -> bool {
     let all_there =

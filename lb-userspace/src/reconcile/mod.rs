@@ -266,21 +266,26 @@ impl<M: Maps> Reconciler<M> {
     fn write(&mut self, now: Epoch, report: &mut Report) {
         let is_due = |owner: &u32| self.retries.is_due(*owner, now);
         let due: Vec<u32> = self.publisher.unsettled().iter().copied().filter(is_due).collect();
-        let mut waiting = Vec::new();
+        let (mut standing, mut waiting) = (BTreeSet::new(), Vec::new());
         for some in due.chunks(AT_ONCE) {
-            if self.apply(some, report).is_ok() {
+            let written = if self.apply(some, report).is_ok() {
                 some.iter().for_each(|owner| self.retries.succeeded(*owner));
-                waiting.extend_from_slice(some);
+                some.to_vec()
             } else {
-                waiting.extend(self.write_each(some.to_vec(), now, report));
-            }
+                self.write_each(some.to_vec(), now, report)
+            };
+            // Asked now, since what the next ones write may end what they wait for.
+            let (stand, wait): (Vec<u32>, Vec<u32>) =
+                written.into_iter().partition(|owner| self.publisher.waits_for_nobody(*owner));
+            standing.extend(stand);
+            waiting.extend(wait);
         }
-        self.publisher.settle(now);
+        self.publisher.settle(now, &standing);
         // A second round, for what waited for another's frontend in the first.
         waiting.retain(|owner| self.publisher.unsettled().contains(owner));
         if !waiting.is_empty() {
             self.write_each(waiting, now, report);
-            self.publisher.settle(now);
+            self.publisher.settle(now, &BTreeSet::new());
         }
         self.retries.keep_only(self.publisher.unsettled());
     }

@@ -4,21 +4,26 @@
 //! writes it. Must not know how rows are computed or how a map is opened. Invariant: applying
 //! an operation to [`Tables`] has the effect that applying it to the kernel has.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+mod backends;
+mod name;
 
-use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey, ServicePortName};
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey};
 use lb_common::address::{Address, V4, V6};
+
+pub use backends::Backends;
+pub use name::PortName;
 
 /// The service maps' contents. Backends and slots that are all zero are left out or zero: free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Service port id to name.
-    pub service_ports: BTreeMap<u32, Arc<ServicePortName>>,
+    pub service_ports: BTreeMap<u32, PortName>,
     /// Backend id to IPv4 backend.
-    pub backends_v4: BTreeMap<BackendId, BackendRow<V4>>,
+    pub backends_v4: Backends<V4>,
     /// Backend id to IPv6 backend.
-    pub backends_v6: BTreeMap<BackendId, BackendRow<V6>>,
+    pub backends_v6: Backends<V6>,
     /// Slot index to backend id; indices behind the end were never written.
     pub slots: Vec<BackendId>,
     /// IPv4 frontends.
@@ -39,7 +44,7 @@ pub struct Tables {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MapOp {
     /// Gives a service port id its name.
-    PutServicePort(u32, Arc<ServicePortName>),
+    PutServicePort(u32, PortName),
     /// Frees a service port id.
     DeleteServicePort(u32),
     /// Writes an IPv4 backend; all zero but the generation: the id is free.
@@ -227,7 +232,7 @@ fn put_network<A: Address>(networks: &mut BTreeMap<u32, Prefix<A>>, row: u32, ne
 /// IPv6 goes through this.
 pub trait Family: Address {
     /// Its backends.
-    fn backends(tables: &Tables) -> &BTreeMap<BackendId, BackendRow<Self>>;
+    fn backends(tables: &Tables) -> &Backends<Self>;
     /// Its frontends.
     fn frontends(tables: &Tables) -> &BTreeMap<FrontendKey<Self>, FrontendRow>;
     /// Its source ranges.
@@ -253,7 +258,7 @@ macro_rules! family {
     ($address:ty: $backends:ident, $frontends:ident, $ranges:ident, $networks:ident;
      $put_backend:ident, $put_frontend:ident, $delete_frontend:ident, $put_range:ident, $delete_range:ident, $put_network:ident) => {
         impl Family for $address {
-            fn backends(tables: &Tables) -> &BTreeMap<BackendId, BackendRow<Self>> {
+            fn backends(tables: &Tables) -> &Backends<Self> {
                 &tables.$backends
             }
 

@@ -308,7 +308,7 @@ pub(super) mod tests {
             pad: 0,
         };
         for operation in [
-            MapOp::PutServicePort(1, std::sync::Arc::new(ServicePortName::new("ns/web:/TCP").unwrap())),
+            MapOp::PutServicePort(1, ServicePortName::new("ns/web:/TCP").unwrap().into()),
             MapOp::PutBackendV4(BackendId(1), backend("10.244.0.1", BackendFlags::LOCAL)),
             MapOp::PutBackendV4(BackendId(2), backend("10.244.1.1", 0)),
             MapOp::PutSlots { start: 0, backends: [1, 2, 2].map(BackendId).into() },

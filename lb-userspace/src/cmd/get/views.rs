@@ -6,16 +6,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use lb_common::abi::{
-    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, RangeKey, SlotRange,
-    Verdict,
-};
+use lb_common::abi::{BackendFlags, FrontendFlags, FrontendKey, FrontendRow, RangeKey, SlotRange, Verdict};
 use lb_common::address::Address;
 use serde::Serialize;
 
 use crate::cmd::output::Tabular;
 use crate::flows::view::FlowView;
-use crate::tables::{Family, Tables};
+use crate::tables::{Backends, Family, Tables};
 
 /// A service port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -101,7 +98,7 @@ pub(super) fn services(tables: &Tables) -> Vec<ServiceView> {
 }
 
 fn count<A: Address>(
-    backends: &BTreeMap<BackendId, BackendRow<A>>,
+    backends: &Backends<A>,
     frontends: &BTreeMap<FrontendKey<A>, FrontendRow>,
     views: &mut BTreeMap<u32, ServiceView>,
 ) {
@@ -127,7 +124,7 @@ pub(super) fn backends(tables: &Tables) -> Vec<BackendView> {
     views
 }
 
-fn backends_of<A: Address>(tables: &Tables, rows: &BTreeMap<BackendId, BackendRow<A>>) -> Vec<BackendView> {
+fn backends_of<A: Address>(tables: &Tables, rows: &Backends<A>) -> Vec<BackendView> {
     rows.iter()
         .filter(|(_, row)| { row.port }.get() != 0)
         .map(|(id, row)| BackendView {

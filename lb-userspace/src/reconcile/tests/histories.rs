@@ -135,7 +135,7 @@ fn stands_in(before: &Tables, after: &Tables) -> bool {
                 && slots(before, row.outside) == slots(after, row.outside)
         }) && A::backends(before)
             .iter()
-            .all(|(id, row)| row.service_port == 0 || A::backends(after).get(id) == Some(row))
+            .all(|(id, row)| row.service_port == 0 || A::backends(after).get(&id) == Some(row))
     }
     family::<V4>(before, after) && family::<V6>(before, after)
 }
@@ -183,9 +183,9 @@ impl LastNamed {
     }
 
     fn check_family<A: Family>(&self, before: &Tables, after: &Tables, now: Duration) {
-        for (id, old) in A::backends(before) {
-            let new = A::backends(after)[id];
-            let named = self.backends.get(&(A::IS_V6, *id));
+        for (id, old) in A::backends(before).iter() {
+            let new = A::backends(after)[&id];
+            let named = self.backends.get(&(A::IS_V6, id));
             let same = BackendRow { flags: old.flags, ..new } == *old;
             let rested = named.is_none_or(|at| *at + GRACE <= now);
             assert!(same || rested, "backend {}, last named at {named:?}, changed at {now:?}", id.0);
