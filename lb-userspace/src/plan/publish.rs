@@ -151,6 +151,13 @@ impl Publisher {
         self.unsettled.insert(NOBODY);
     }
 
+    /// Does no frontend stand in the maps?
+    #[must_use]
+    pub fn serves_nothing(&self) -> bool {
+        let stands = self.books.actual().tables();
+        stands.frontends_v4.is_empty() && stands.frontends_v6.is_empty()
+    }
+
     /// The service ports that may have something to write, by id; among them 0 for what is no service port's.
     #[must_use]
     pub fn unsettled(&self) -> &BTreeSet<u32> {

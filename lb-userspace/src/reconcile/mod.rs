@@ -144,10 +144,16 @@ impl<M: Maps> Reconciler<M> {
         if let Some(rested) = now.checked_sub(GRACE) {
             self.room |= self.publisher.reclaim(rested);
         }
+        // Where nothing is served yet, no frontend can be retracted before whoever gets it is planned. So what is planned
+        // can be written at once: all of a large cluster's rows would take more room than the agent does otherwise.
+        let piecemeal = self.publisher.serves_nothing();
         for (service, decisions) in changes {
             self.refused.remove(&service);
             self.cramped.remove(&service);
             self.plan(service, decisions, &mut report);
+            if piecemeal && report.services.is_multiple_of(AT_ONCE) {
+                self.write(now, &mut report);
+            }
         }
         if std::mem::take(&mut self.room) {
             for (service, (decisions, _)) in std::mem::take(&mut self.refused) {

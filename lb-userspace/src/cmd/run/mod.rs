@@ -214,13 +214,7 @@ impl Agent {
             tokio::select! {
                 _ = terminated.recv() => break,
                 _ = interrupted.recv() => break,
-                update = self.source.next() => {
-                    let is_list = update.changes.iter().any(Change::is_list);
-                    self.take_in(update).await;
-                    if is_list {
-                        freed::give_back();
-                    }
-                }
+                update = self.source.next() => self.take_in(update).await,
                 changed = self.interfaces.changed(), if self.read => {
                     changed.context("watching the host's interfaces")?;
                     self.interfaces.update(&node_addresses(&self.state)).await;
@@ -246,10 +240,14 @@ impl Agent {
         let addresses = node_addresses(&self.state);
         let look = !self.read || self.surroundings.concern(&update.changes);
         let mut differs = !self.read || !update.findings.is_empty();
+        let is_list = update.changes.iter().any(Change::is_list);
         for change in update.changes {
             differs |= self.state.take_in(change);
         }
         if !differs {
+            if is_list {
+                freed::give_back();
+            }
             return;
         }
         if look {
@@ -277,6 +275,9 @@ impl Agent {
             self.strangers.seek(self.reconciler.maps_mut());
         }
         self.reporter.attached(self.interfaces.attached());
+        if is_list {
+            freed::give_back();
+        }
         self.tell_report(&report, arrival.began);
     }
 
