@@ -182,8 +182,7 @@ mod tests {
             serving: true,
             terminating: false,
             node: None,
-            for_zones: Box::default(),
-            for_nodes: Box::default(),
+            hints: None,
         };
         let name = ObjectName::new("default", service);
         Change::Apply(Object::EndpointSlice(EndpointSlice {

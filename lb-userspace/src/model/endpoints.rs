@@ -55,10 +55,29 @@ pub struct Endpoint {
     pub terminating: bool,
     /// The node it runs on.
     pub node: Option<Arc<str>>,
-    /// Zones whose nodes should use it (C13).
-    pub for_zones: Box<[String]>,
-    /// Nodes that should use it (C13).
-    pub for_nodes: Box<[String]>,
+    /// Who should use it (C13); `None`: it does not say.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// Who should use an endpoint (C13).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Nodes of these zones.
+    pub zones: Box<[String]>,
+    /// These nodes.
+    pub nodes: Box<[String]>,
+}
+
+impl Hints {
+    /// Those hints; `None` where they say nothing.
+    #[must_use]
+    pub fn of(
+        zones: impl IntoIterator<Item = String>,
+        nodes: impl IntoIterator<Item = String>,
+    ) -> Option<Box<Self>> {
+        let hints = Self { zones: zones.into_iter().collect(), nodes: nodes.into_iter().collect() };
+        (hints != Self::default()).then(|| Box::new(hints))
+    }
 }
 
 impl Endpoint {
@@ -66,6 +85,18 @@ impl Endpoint {
     #[must_use]
     pub fn serves(&self) -> bool {
         self.ready || self.serving
+    }
+
+    /// Zones whose nodes should use it (C13).
+    #[must_use]
+    pub fn for_zones(&self) -> &[String] {
+        self.hints.as_ref().map(|hints| &*hints.zones).unwrap_or_default()
+    }
+
+    /// Nodes that should use it (C13).
+    #[must_use]
+    pub fn for_nodes(&self) -> &[String] {
+        self.hints.as_ref().map(|hints| &*hints.nodes).unwrap_or_default()
     }
 
     /// May it stand in where none is ready (C11, C12)?

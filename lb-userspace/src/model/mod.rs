@@ -14,7 +14,7 @@ mod state;
 use std::sync::Arc;
 
 pub use change::Change;
-pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
+pub use endpoints::{Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use networks::ServiceCidr;
 pub use node::Node;
 pub use service::{Families, NotProxied, Service, ServicePort, TrafficPolicy};

@@ -44,6 +44,16 @@ pub struct Service {
 }
 
 impl Service {
+    /// Lets go of the room that lists were given in advance: there are many Services, with lists of one item each.
+    pub(super) fn shrink(&mut self) {
+        self.cluster_ips.shrink_to_fit();
+        self.ports.shrink_to_fit();
+        self.ports.iter_mut().for_each(|port| port.name.shrink_to_fit());
+        self.external_ips.shrink_to_fit();
+        self.load_balancer_ips.shrink_to_fit();
+        self.source_ranges.shrink_to_fit();
+    }
+
     /// A Service of that name without addresses and ports, and with what the API takes for granted otherwise.
     #[must_use]
     pub fn bare(name: ObjectName) -> Self {

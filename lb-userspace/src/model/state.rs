@@ -214,6 +214,7 @@ impl State {
         if let Some((known, _)) = self.slices_of.get_key_value(&service.name) {
             service.name = known.clone();
         }
+        service.shrink();
         self.dirty.insert(service.name.clone());
         self.services.insert(service.name.clone(), service);
         true
@@ -285,8 +286,10 @@ impl State {
                 .unwrap_or_default()
         };
         if zone(&self.node) != zone(&node) {
-            let hinted =
-                self.slices.values().filter(|slice| slice.endpoints.iter().any(|e| !e.for_zones.is_empty()));
+            let hinted = self
+                .slices
+                .values()
+                .filter(|slice| slice.endpoints.iter().any(|e| !e.for_zones().is_empty()));
             self.dirty.extend(hinted.filter_map(|slice| slice.service.clone()));
         }
         if addresses(&self.node) != addresses(&node) {

@@ -1,6 +1,6 @@
 //! Which Services each change makes dirty.
 
-use super::super::{Endpoint, Families, ServicePort};
+use super::super::{Endpoint, Families, Hints, ServicePort};
 use super::*;
 
 fn service(name: &str, node_port: Option<u16>) -> Object {
@@ -21,8 +21,7 @@ fn slice(name: &str, service: &str, zone: Option<&str>) -> Object {
         serving: true,
         terminating: false,
         node: None,
-        for_zones: zone.map(str::to_owned).into_iter().collect(),
-        for_nodes: Box::default(),
+        hints: Hints::of(zone.map(str::to_owned), None),
     };
     Object::EndpointSlice(EndpointSlice {
         name: ObjectName::new("ns", name),

@@ -84,16 +84,16 @@ fn near<'a, 'b>(
     topology: &Topology<'_>,
 ) -> Box<dyn Iterator<Item = &'b Candidate<'a>> + 'b> {
     let for_node =
-        |candidate: &Candidate<'_>| candidate.endpoint.for_nodes.iter().any(|name| name == topology.node);
+        |candidate: &Candidate<'_>| candidate.endpoint.for_nodes().iter().any(|name| name == topology.node);
     let for_zone = |candidate: &Candidate<'_>| {
-        topology.zone.is_some_and(|zone| candidate.endpoint.for_zones.iter().any(|name| name == zone))
+        topology.zone.is_some_and(|zone| candidate.endpoint.for_zones().iter().any(|name| name == zone))
     };
     let hinted = |named: &[bool], all: bool| all && named.contains(&true);
     let by_node: Vec<bool> = ready.iter().map(|candidate| for_node(candidate)).collect();
     let by_zone: Vec<bool> = ready.iter().map(|candidate| for_zone(candidate)).collect();
-    let pick = if hinted(&by_node, ready.iter().all(|candidate| !candidate.endpoint.for_nodes.is_empty())) {
+    let pick = if hinted(&by_node, ready.iter().all(|candidate| !candidate.endpoint.for_nodes().is_empty())) {
         by_node
-    } else if hinted(&by_zone, ready.iter().all(|candidate| !candidate.endpoint.for_zones.is_empty())) {
+    } else if hinted(&by_zone, ready.iter().all(|candidate| !candidate.endpoint.for_zones().is_empty())) {
         by_zone
     } else {
         vec![true; ready.len()]
@@ -152,6 +152,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::model::Hints;
 
     const HERE: Topology<'_> = Topology { node: "here", zone: Some("za") };
 
@@ -172,8 +173,7 @@ mod tests {
             serving: has('r') || has('s') || has('n'),
             terminating: has('s'),
             node: None,
-            for_zones: zone.map(str::to_owned).into_iter().collect(),
-            for_nodes: node.map(str::to_owned).into_iter().collect(),
+            hints: Hints::of(zone.map(str::to_owned), node.map(str::to_owned)),
         };
         (endpoint, has('l'))
     }

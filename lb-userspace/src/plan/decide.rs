@@ -232,7 +232,7 @@ fn candidates<'a>(state: &'a State, service: &Service, port: &ServicePort) -> Ve
 fn counts_before(new: &(u64, Candidate<'_>), known: &(u64, Candidate<'_>)) -> bool {
     let rank = |candidate: &Candidate<'_>| {
         let endpoint = candidate.endpoint;
-        let hinted = !endpoint.for_nodes.is_empty() || !endpoint.for_zones.is_empty();
+        let hinted = endpoint.hints.is_some();
         (endpoint.ready, endpoint.serving, hinted, candidate.local)
     };
     let one_pod = new.1.endpoint.node.is_some() && new.1.endpoint.node == known.1.endpoint.node;

@@ -36,8 +36,7 @@ fn endpoint(addr: &str, node: &str, ready: bool) -> Endpoint {
         serving: true,
         terminating: !ready,
         node: Some(node.into()),
-        for_zones: Box::default(),
-        for_nodes: Box::default(),
+        hints: None,
     }
 }
 

@@ -110,8 +110,7 @@ mod tests {
             serving: true,
             terminating: false,
             node: None,
-            for_zones: Box::default(),
-            for_nodes: Box::default(),
+            hints: None,
         };
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("default", name),

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice 
 use super::fields::{address, port, protocol};
 use super::service::OTHER_PROXY;
 use super::{Converted, FieldPath, Report, nameless, object_name};
-use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectKey, ObjectName};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, Hints, ObjectKey, ObjectName};
 
 /// Any value of this label says that a slice is of use to cluster DNS only (C1).
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -115,7 +115,9 @@ fn convert(source: &SourceEndpoint, addr: IpAddr) -> Endpoint {
         serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         node: source.node_name.as_deref().map(Into::into),
-        for_zones: zones.iter().map(|zone| zone.name.clone()).collect(),
-        for_nodes: nodes.iter().map(|node| node.name.clone()).collect(),
+        hints: Hints::of(
+            zones.iter().map(|zone| zone.name.clone()),
+            nodes.iter().map(|node| node.name.clone()),
+        ),
     }
 }

@@ -112,8 +112,7 @@ fn endpoint(addr: IpAddr) -> Endpoint {
         serving: true,
         terminating: false,
         node: Some("elsewhere".into()),
-        for_zones: Box::default(),
-        for_nodes: Box::default(),
+        hints: None,
     }
 }
 
