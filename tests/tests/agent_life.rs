@@ -1,13 +1,20 @@
 //! Tier 2: the agent starts, is killed, starts again, meets another, goes; the datapath works on (contract C49).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_common::abi::{ABI_VERSION, FlowEntry, FlowKey};
+use lb_common::address::V4;
 use lb_tests::agent::{Agent, AgentConfig};
 use lb_tests::lab::Layout;
 use lb_tests::manifests::Protocol as Port;
 use lb_tests::poll;
 use lb_tests::scene::{BACKENDS, LIMIT, POD_PORT, SOON, Scene, TCP_PORT, UDP_PORT, vips};
-use lb_tests::traffic::{EchoServer, FailureKind, Load, Protocol, tcp_once};
+use lb_tests::traffic::{EchoServer, FailureKind, Load, Protocol, Totals, tcp_once};
+use lb_userspace::datapath::table::Table;
+
+/// For a start that verifies all programs before it replaces the first.
+const PATIENT: Duration = Duration::from_secs(60);
 
 fn loads(scene: &Scene) -> Vec<Load> {
     let netns = &scene.client().netns;
@@ -45,11 +52,18 @@ fn more_succeed(loads: &[Load]) {
 }
 
 fn nothing_lost(loads: Vec<Load>) {
-    for load in loads {
-        let totals = load.stop();
+    for totals in lasting_ones_lost_nothing(loads) {
         assert_eq!(totals.failed(), 0, "{}", totals.describe_failures());
+    }
+}
+
+/// Of what is opened in the very moment in which programs change their maps, something may be lost.
+fn lasting_ones_lost_nothing(loads: Vec<Load>) -> Vec<Totals> {
+    let all: Vec<Totals> = loads.into_iter().map(Load::stop).collect();
+    for totals in &all {
         assert!(totals.conversations.broken.is_empty(), "{:?}", totals.conversations.broken);
     }
+    all
 }
 
 #[test]
@@ -135,16 +149,104 @@ fn one_agent_at_a_time() {
     tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
 }
 
-#[test]
-fn another_table_size_is_refused_and_what_is_in_force_stays() {
-    let mut scene = Scene::start(Layout::Routed, &["--max-flows", "4096"]).unwrap();
-    scene.agent.terminate().unwrap();
-    let config = AgentConfig::new(scene.manifests.path()).arg("--max-flows").arg("8192");
+/// The agent's pins, whichever version's.
+fn versions(scene: &Scene) -> Vec<String> {
+    let names = std::fs::read_dir(&scene.node().pin_folder).unwrap();
+    names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn ours(scene: &Scene) -> PathBuf {
+    scene.node().pin_folder.join(format!("v{ABI_VERSION}"))
+}
+
+fn nothing_is_set_aside(scene: &Scene) {
+    poll::until("the previous maps gone", SOON, || {
+        let names = std::fs::read_dir(ours(scene)).map_err(|error| error.to_string())?;
+        let mut names = names.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.find(|name| name.starts_with("before-")).map_or(Ok(()), Err)
+    })
+    .unwrap();
+    assert_eq!(versions(scene), [format!("v{ABI_VERSION}")]);
+}
+
+/// Starts an agent that has to give up, while everything goes on; what it said.
+fn gives_up(scene: &Scene, args: &[&str]) -> String {
+    let config = AgentConfig::new(scene.manifests.path());
+    let config = args.iter().fold(config, |config, arg| config.arg(*arg));
     let mut other = Agent::start(scene.node(), config).unwrap();
     assert_eq!(other.wait_end(SOON).unwrap().code(), Some(1));
     let said = other.lines().unwrap().iter().map(|line| line.text.clone()).collect::<Vec<_>>().join("\n");
-    assert!(said.contains("FLOWS_V4") && said.contains("4096"), "{said}");
     tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
+    said
+}
+
+#[test]
+fn c49_tables_of_other_sizes_lose_no_connection() {
+    for way in ["auto", "clsact"] {
+        let mut scene = Scene::start(Layout::Routed, &["--attach", way]).unwrap();
+        let loads = loads(&scene);
+        more_succeed(&loads);
+        for (flows, backends) in [("300000", "262144"), ("200000", "1000")] {
+            assert_eq!(scene.agent.terminate().unwrap().code(), Some(0));
+            let config = AgentConfig::new(scene.manifests.path()).arg("--attach").arg(way);
+            let config = ["--max-flows", flows, "--max-half-open-flows", "4096", "--max-backends", backends]
+                .iter()
+                .fold(config, |config, arg| config.arg(*arg));
+            scene.agent.restart_with(config).unwrap();
+            scene.agent.wait_in_sync(PATIENT).unwrap();
+            more_succeed(&loads);
+            nothing_is_set_aside(&scene);
+            let settled: Table<FlowKey<V4>, FlowEntry<V4>> =
+                Table::open(&ours(&scene).join("maps/FLOWS_V4")).unwrap();
+            assert_eq!(settled.capacity().to_string(), flows, "{way}");
+        }
+        lasting_ones_lost_nothing(loads);
+    }
+}
+
+#[test]
+fn c49_another_versions_maps_are_taken_over_and_no_connection_is_lost() {
+    for way in ["auto", "clsact"] {
+        let mut scene = Scene::start(Layout::Routed, &["--attach", way]).unwrap();
+        let loads = loads(&scene);
+        more_succeed(&loads);
+        for changed in ["FRONTENDS_V4", "CONFIG", "VERDICTS"] {
+            assert_eq!(scene.agent.terminate().unwrap().code(), Some(0));
+            let theirs = scene.node().pin_folder.join("v999");
+            std::fs::rename(ours(&scene), &theirs).unwrap();
+            let layouts = theirs.join("layouts");
+            std::fs::rename(layouts.join(format!("{changed}-1")), layouts.join(format!("{changed}-999")))
+                .unwrap();
+            let config = AgentConfig::new(scene.manifests.path()).arg("--attach").arg(way);
+            scene.agent.restart_with(config).unwrap();
+            scene.agent.wait_in_sync(PATIENT).unwrap();
+            more_succeed(&loads);
+            nothing_is_set_aside(&scene);
+        }
+        lasting_ones_lost_nothing(loads);
+    }
+}
+
+#[test]
+fn c49_what_would_lose_connections_is_refused_and_all_goes_on() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let loads = loads(&scene);
+    more_succeed(&loads);
+    assert_eq!(scene.agent.terminate().unwrap().code(), Some(0));
+    let said = gives_up(&scene, &["--max-flows", "64"]);
+    assert!(said.contains("FLOWS_V") && said.contains("no room"), "{said}");
+    let theirs = scene.node().pin_folder.join("v999");
+    std::fs::rename(ours(&scene), &theirs).unwrap();
+    std::fs::rename(theirs.join("layouts/FLOWS_V4-1"), theirs.join("layouts/FLOWS_V4-2")).unwrap();
+    let said = gives_up(&scene, &[]);
+    assert!(said.contains("FLOWS_V4") && said.contains("cleanup"), "{said}");
+    let asked = scene.tool().run_on_pins(&["get", "flows"]).unwrap();
+    assert!(asked.code == Some(1) && asked.stderr.contains("another version"), "{}", asked.stderr);
+    more_succeed(&loads);
+    nothing_lost(loads);
+    let removed = scene.tool().run_on_pins(&["cleanup"]).unwrap();
+    assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+    assert!(!scene.node().pin_folder.exists(), "of every version");
 }
 
 #[test]

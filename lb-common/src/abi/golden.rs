@@ -119,7 +119,7 @@ mod tests {
     fn render() -> String {
         let mut out = format!("version {ABI_VERSION}\n");
         for map in MAPS {
-            writeln!(out, "map {}", map.name).unwrap();
+            writeln!(out, "map {} layout {}", map.name, map.layout).unwrap();
         }
         for layout in layouts() {
             writeln!(out, "type {} size {}", layout.name, layout.size).unwrap();

@@ -57,11 +57,33 @@ pub struct MapName {
     pub name: &'static str,
     /// Rows, unless an option says otherwise.
     pub default_rows: u32,
+    /// What becomes of it where a successor wants another.
+    pub contents: Contents,
+    /// Goes up by one with every change of its rows' layout or meaning.
+    pub layout: u32,
+}
+
+/// What a map holds, and so what becomes of it where a successor wants it larger, smaller or of another layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// What the datapath alone knows of connections and clients: carried over, and of another layout refused.
+    Connections,
+    /// Ids that connections name: as above.
+    Ids,
+    /// What the agent writes of Services: written anew.
+    Services,
+    /// Settings, counters and the like: begun anew.
+    Rest,
 }
 
 macro_rules! maps {
-    ($($(#[$doc:meta])* $ident:ident = $name:literal, $rows:expr;)*) => {
-        $($(#[$doc])* pub const $ident: MapName = MapName { name: $name, default_rows: $rows };)*
+    ($($(#[$doc:meta])* $ident:ident = $name:literal, $rows:expr, $contents:ident, $layout:literal;)*) => {
+        $($(#[$doc])* pub const $ident: MapName = MapName {
+            name: $name,
+            default_rows: $rows,
+            contents: Contents::$contents,
+            layout: $layout,
+        };)*
         /// Every map, in the order of the architecture's table.
         pub const MAPS: &[MapName] = &[$($ident),*];
     };
@@ -69,61 +91,61 @@ macro_rules! maps {
 
 maps! {
     /// Hash, [`FrontendKey`] of IPv4 to [`FrontendRow`].
-    FRONTENDS_V4 = "FRONTENDS_V4", 131_072;
+    FRONTENDS_V4 = "FRONTENDS_V4", 131_072, Services, 1;
     /// Hash, [`FrontendKey`] of IPv6 to [`FrontendRow`].
-    FRONTENDS_V6 = "FRONTENDS_V6", 131_072;
+    FRONTENDS_V6 = "FRONTENDS_V6", 131_072, Services, 1;
     /// Array of `u32`: backend ids; a range of it is one backend set.
-    SLOTS = "SLOTS", 1 << 22;
+    SLOTS = "SLOTS", 1 << 22, Services, 1;
     /// Array, backend id to [`BackendRow`] of IPv4.
-    BACKENDS_V4 = "BACKENDS_V4", 1 << 18;
+    BACKENDS_V4 = "BACKENDS_V4", 1 << 18, Ids, 1;
     /// Array, backend id to [`BackendRow`] of IPv6.
-    BACKENDS_V6 = "BACKENDS_V6", 1 << 18;
+    BACKENDS_V6 = "BACKENDS_V6", 1 << 18, Ids, 1;
     /// Hash, service port id to [`ServicePortName`]. Only the agent and the tool read it.
-    SERVICE_PORTS = "SERVICE_PORTS", 131_072;
+    SERVICE_PORTS = "SERVICE_PORTS", 131_072, Ids, 1;
     /// Hash, [`FlowKey`] of IPv4 to [`FlowEntry`]; swept by the agent, never evicted.
-    FLOWS_V4 = "FLOWS_V4", 1 << 18;
+    FLOWS_V4 = "FLOWS_V4", 1 << 18, Connections, 1;
     /// Hash, [`FlowKey`] of IPv6 to [`FlowEntry`].
-    FLOWS_V6 = "FLOWS_V6", 1 << 18;
+    FLOWS_V6 = "FLOWS_V6", 1 << 18, Connections, 1;
     /// LRU hash, [`FlowKey`] of IPv4 to [`FlowRow`], for flows whose other side has yet to answer.
-    EMBRYONIC_V4 = "EMBRYONIC_V4", 1 << 16;
+    EMBRYONIC_V4 = "EMBRYONIC_V4", 1 << 16, Connections, 1;
     /// LRU hash, [`FlowKey`] of IPv6 to [`FlowRow`], for flows whose other side has yet to answer.
-    EMBRYONIC_V6 = "EMBRYONIC_V6", 1 << 16;
+    EMBRYONIC_V6 = "EMBRYONIC_V6", 1 << 16, Connections, 1;
     /// LRU hash, [`AffinityKey`] of IPv4 to [`AffinityRow`].
-    AFFINITY_V4 = "AFFINITY_V4", 1 << 16;
+    AFFINITY_V4 = "AFFINITY_V4", 1 << 16, Connections, 1;
     /// LRU hash, [`AffinityKey`] of IPv6 to [`AffinityRow`].
-    AFFINITY_V6 = "AFFINITY_V6", 1 << 16;
+    AFFINITY_V6 = "AFFINITY_V6", 1 << 16, Connections, 1;
     /// LRU hash, [`FragmentKey`] of IPv4 to [`FragmentRow`].
-    FRAGMENTS_V4 = "FRAGMENTS_V4", 1 << 13;
+    FRAGMENTS_V4 = "FRAGMENTS_V4", 1 << 13, Rest, 1;
     /// LRU hash, [`FragmentKey`] of IPv6 to [`FragmentRow`].
-    FRAGMENTS_V6 = "FRAGMENTS_V6", 1 << 13;
+    FRAGMENTS_V6 = "FRAGMENTS_V6", 1 << 13, Rest, 1;
     /// LPM trie, [`RangeKey`] of IPv4 to a `u32` without meaning: who may use a guarded frontend.
-    RANGES_V4 = "RANGES_V4", 65_536;
+    RANGES_V4 = "RANGES_V4", 65_536, Services, 1;
     /// LPM trie, [`RangeKey`] of IPv6 to a `u32` without meaning.
-    RANGES_V6 = "RANGES_V6", 65_536;
+    RANGES_V6 = "RANGES_V6", 65_536, Services, 1;
     /// Array of [`Prefix`] of IPv4: [`CLUSTER_NETWORK`], then [`SERVICE_NETWORKS`].
-    NETWORKS_V4 = "NETWORKS_V4", SERVICE_NETWORKS.end;
+    NETWORKS_V4 = "NETWORKS_V4", SERVICE_NETWORKS.end, Services, 1;
     /// Array of [`Prefix`] of IPv6: [`CLUSTER_NETWORK`], then [`SERVICE_NETWORKS`].
-    NETWORKS_V6 = "NETWORKS_V6", SERVICE_NETWORKS.end;
+    NETWORKS_V6 = "NETWORKS_V6", SERVICE_NETWORKS.end, Services, 1;
     /// LRU hash, [`SocketKey`] of IPv4 (IPv6 sockets that talk IPv4 too) to [`SocketRow`].
-    SOCKETS_V4 = "SOCKETS_V4", 1 << 16;
+    SOCKETS_V4 = "SOCKETS_V4", 1 << 16, Connections, 1;
     /// LRU hash, [`SocketKey`] of IPv6 to [`SocketRow`].
-    SOCKETS_V6 = "SOCKETS_V6", 1 << 16;
+    SOCKETS_V6 = "SOCKETS_V6", 1 << 16, Connections, 1;
     /// Hash, [`FlowKey`] of IPv4 to [`ForeignRow`]: connections that netfilter translates.
-    FOREIGN_V4 = "FOREIGN_V4", 1 << 17;
+    FOREIGN_V4 = "FOREIGN_V4", 1 << 17, Rest, 1;
     /// Hash, [`FlowKey`] of IPv6 to [`ForeignRow`].
-    FOREIGN_V6 = "FOREIGN_V6", 1 << 17;
+    FOREIGN_V6 = "FOREIGN_V6", 1 << 17, Rest, 1;
     /// Array of `u32`: the bits of [`Stranger`].
-    STRANGERS = "STRANGERS", Stranger::ROWS;
+    STRANGERS = "STRANGERS", Stranger::ROWS, Rest, 1;
     /// Per-CPU array, service port id to [`ServiceCounters`].
-    SERVICE_COUNTERS = "SERVICE_COUNTERS", 1 << 14;
+    SERVICE_COUNTERS = "SERVICE_COUNTERS", 1 << 14, Rest, 1;
     /// Per-CPU array, backend id to [`BackendCounters`].
-    BACKEND_COUNTERS = "BACKEND_COUNTERS", 1 << 16;
+    BACKEND_COUNTERS = "BACKEND_COUNTERS", 1 << 16, Rest, 1;
     /// Per-CPU array of `u64`, indexed by [`Verdict`].
-    VERDICTS = "VERDICTS", Verdict::COUNT;
+    VERDICTS = "VERDICTS", Verdict::COUNT, Rest, 1;
     /// Hash, ifindex to [`InterfaceRow`].
-    INTERFACES = "INTERFACES", 4_096;
+    INTERFACES = "INTERFACES", 4_096, Rest, 1;
     /// Array of one [`Config`].
-    CONFIG = "CONFIG", 1;
+    CONFIG = "CONFIG", 1, Rest, 1;
 }
 
 /// Puts a packed row of a family on the boundary where every map keeps it, that of the family's address (4 or

@@ -18,6 +18,8 @@ pub mod kernel;
 pub mod object;
 pub mod pins;
 pub mod probe;
+mod raw;
 pub mod strangers;
+pub mod succession;
 mod syscall;
 pub mod table;

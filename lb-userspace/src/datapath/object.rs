@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use aya::maps::MapInfo;
 use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -32,6 +32,11 @@ pub type Programs = Ebpf;
 
 /// How many rows each map gets, where it is not its default.
 pub type Sizes = BTreeMap<&'static str, u32>;
+
+/// The object.
+pub(super) fn bytes() -> &'static [u8] {
+    OBJECT
+}
 
 /// Was the binary built with the datapath in it?
 ///
@@ -133,19 +138,8 @@ fn check_pinned(pins: &Pins, sizes: &Sizes) -> anyhow::Result<()> {
         let rows = sizes.get(map.name).copied().unwrap_or(map.default_rows);
         let have = (info.key_size(), info.value_size(), info.max_entries());
         let want = (wanted.key_size(), wanted.value_size(), rows);
-        if have != want {
-            bail!(
-                "the pinned map {} has keys of {} bytes, values of {} and room for {} rows, this agent wants {}, {} and {}: \
-                 keep the size it was made with, or run `switchboard cleanup` and lose its flows",
-                map.name,
-                have.0,
-                have.1,
-                have.2,
-                want.0,
-                want.1,
-                want.2
-            );
-        }
+        // Another one is set aside before anything is loaded.
+        ensure!(have == want, "the pinned map {} is of {have:?}, and {want:?} are wanted", map.name);
     }
     Ok(())
 }

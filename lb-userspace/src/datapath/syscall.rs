@@ -49,9 +49,12 @@ pub(super) fn lookup(fd: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Re
     found(bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr))
 }
 
-/// BPF_MAP_UPDATE_ELEM.
-pub(super) fn update(fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element(fd, key, value.as_ptr() as u64, 0)).map(drop)
+/// BPF_MAP_UPDATE_ELEM; with `only_new` it is `EEXIST` where there is a row already (an array has all of its rows).
+pub(super) fn update(fd: BorrowedFd<'_>, key: &[u8], value: &[u8], only_new: bool) -> io::Result<()> {
+    const BPF_ANY: u64 = 0;
+    const BPF_NOEXIST: u64 = 1;
+    let flags = if only_new { BPF_NOEXIST } else { BPF_ANY };
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element(fd, key, value.as_ptr() as u64, flags)).map(drop)
 }
 
 /// BPF_MAP_DELETE_ELEM; `false` where there is no such key.

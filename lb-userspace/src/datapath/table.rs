@@ -99,7 +99,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// # Errors
     /// What bpf(2) says; `E2BIG` where the map is full.
     pub fn put(&self, key: &K, value: &V) -> io::Result<()> {
-        syscall::update(self.fd(), bytemuck::bytes_of(key), bytemuck::bytes_of(value))
+        syscall::update(self.fd(), bytemuck::bytes_of(key), bytemuck::bytes_of(value), false)
     }
 
     /// Removes a row; `false` where there is none.

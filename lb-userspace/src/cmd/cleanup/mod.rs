@@ -62,17 +62,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn remove(args: &Args) -> anyhow::Result<()> {
     let pins = Pins::at(&args.pin_dir);
-    if !pins.exist() {
+    if !pins.any_exist()? {
         undo_settings(args)?;
         println!("nothing to remove at {}", pins.folder().display());
         return Ok(());
     }
     // Held by whoever runs; taken again, by the same process, when the pins go.
-    let lock = pins.lock()?;
-    if args.drain {
-        drain::drain(&pins, Duration::from_secs(args.drain_timeout.into()))?;
+    if pins.exist() {
+        let lock = pins.lock()?;
+        if args.drain {
+            drain::drain(&pins, Duration::from_secs(args.drain_timeout.into()))?;
+        }
+        drop(lock);
     }
-    drop(lock);
     if let Ok(interfaces) = kernel::interfaces(&pins)
         && let Ok(rows) = interfaces.rows()
     {
@@ -83,7 +85,7 @@ fn remove(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
-    let removed = pins.remove()?;
+    let removed = pins.remove_all()?;
     undo_settings(args)?;
     match hold::release() {
         Ok(false) => {}

@@ -73,7 +73,8 @@ impl Attaching {
     }
 }
 
-fn taking_over(pins: &Pins, on: bool) {
+/// While `on`, segments of connections that nobody knows are left alone.
+pub(super) fn taking_over(pins: &Pins, on: bool) {
     let set = || {
         let before = kernel::config(pins)?;
         let others = before.flags.0 & !ConfigFlags::TAKING_OVER;

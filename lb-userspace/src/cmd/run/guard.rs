@@ -178,7 +178,9 @@ impl Agent {
         if !self.lock.is_of(&self.pins) {
             self.lock = self.pins.lock()?;
         }
-        object::pin_again(self.interfaces.programs()?, &self.pins)
+        let maps = object::pin_again(self.interfaces.programs()?, &self.pins)?;
+        self.pins.note_layouts()?;
+        Ok(maps)
     }
 }
 

@@ -10,6 +10,7 @@ mod carried;
 mod config;
 mod foreign;
 mod guard;
+mod handover;
 mod interfaces;
 mod limits;
 mod observe;
@@ -52,6 +53,7 @@ use beside::Beside;
 use carried::CarriedArgs;
 use config::NodeConfig;
 use guard::Guard;
+use handover::Handover;
 use interfaces::{Interfaces, Ways};
 use limits::{SizeArgs, TimeoutArgs};
 pub(super) use options::port_range;
@@ -136,6 +138,7 @@ struct Agent {
     owners: Owners,
     surroundings: Surroundings,
     reconciler: Reconciler<KernelMaps>,
+    handover: Handover,
     interfaces: Interfaces,
     sockets: Sockets,
     strangers: Strangers,
@@ -162,7 +165,7 @@ impl Agent {
         let pins = Pins::at(&args.pin_dir);
         pins.prepare()?;
         let lock = pins.lock()?;
-        let ebpf = object::load(Some(&pins), &args.sizes.sizes())?;
+        let (handover, ebpf) = Handover::begin(&pins, &args.sizes.sizes())?;
         let clock = Clock::read()?;
         let mut maps = KernelMaps::open(&pins)?;
         let config = NodeConfig::begin(args, &pins, clock, &mut maps)?;
@@ -188,6 +191,7 @@ impl Agent {
             owners: Owners::default(),
             surroundings: Surroundings::new(node.clone()),
             reconciler,
+            handover,
             interfaces,
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
             strangers: Strangers::new(&pins, args.masquerade_ports)?,
@@ -260,13 +264,12 @@ impl Agent {
             if let Some(settings) = &self.node_settings {
                 settings.apply(&self.node.pod_networks(self.state.node()));
             }
-            let attaching = first.then(|| foreign::begin(&self.pins, self.clock));
-            self.interfaces.update(&addresses).await;
-            if let Some(attaching) = attaching {
-                attaching.done();
+            if first {
+                self.attach(&addresses).await;
+            } else {
+                self.interfaces.update(&addresses).await;
+                self.sockets.update(None, &self.socket_addresses());
             }
-            let addresses = self.socket_addresses();
-            self.sockets.update(first.then(|| self.interfaces.programs()), &addresses);
         } else if look {
             self.sockets.update(None, &self.socket_addresses());
         }
@@ -329,6 +332,7 @@ impl Agent {
             self.sockets.update(Some(self.interfaces.programs()), &addresses);
             self.sockets.close_stranded();
         }
+        self.replaced();
     }
 
     /// What has to follow once the maps say that a backend serves no longer.
