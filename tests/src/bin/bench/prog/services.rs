@@ -18,6 +18,8 @@ use crate::screen::Screen;
 
 /// Flows that take turns among the Services.
 const FLOWS: u32 = 1 << 10;
+/// Parts of a round, each on all grounds: a machine's speed changes within one.
+const TURNS: usize = 8;
 /// New flows a round: of all rounds together there is room among the half-open ones.
 const NEW_FLOWS: u32 = 1 << 12;
 
@@ -103,11 +105,17 @@ fn by_turns(grounds: &mut [Ground], case: Case, verdict: Verdict, effort: Effort
         harness.warm_up(&ground.datapath, &Target { program: &program, verdict })?;
         ready.push((ground, harness, program));
     }
-    let repeat = if matches!(case, Case::New | Case::NewLast) { NEW_FLOWS } else { effort.repeat };
+    let new = matches!(case, Case::New | Case::NewLast);
+    let (turns, repeat) = if new { (1, NEW_FLOWS) } else { (TURNS, effort.repeat / TURNS as u32) };
     let mut rounds: Vec<Vec<Round>> = ready.iter().map(|_| Vec::new()).collect();
-    for _ in 0..effort.rounds {
+    for _ in 0..effort.rounds * turns {
         for ((ground, harness, program), rounds) in ready.iter_mut().zip(&mut rounds) {
-            rounds.push(harness.round(&ground.datapath, &Target { program, verdict }, repeat)?);
+            let target = Target { program, verdict };
+            if !new {
+                // The other grounds have had the caches since.
+                harness.warm_up(&ground.datapath, &target)?;
+            }
+            rounds.push(harness.round(&ground.datapath, &target, repeat)?);
         }
     }
     Ok(rounds.iter().map(|rounds| Timing::of(rounds)).collect())
