@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::AddressFamily;
@@ -92,7 +92,8 @@ impl Watcher {
         Ok(Self { handle, messages: messages.map(|(message, _)| message).boxed(), connection })
     }
 
-    /// Returns when something about links, addresses or routes has changed since the last call, or may have.
+    /// Returns when something about links, addresses or routes has changed since the last call, or may have. Cancel safe:
+    /// whoever is given up has taken no word of a change.
     ///
     /// # Errors
     /// Where the netlink socket is gone.
@@ -100,8 +101,9 @@ impl Watcher {
         if let Ok(None) = timeout(LOOK_AGAIN, self.messages.next()).await {
             anyhow::bail!("the netlink socket was closed");
         }
-        // What else is there already needs no look of its own.
-        while let Ok(Some(_)) = timeout(Duration::ZERO, self.messages.next()).await {}
+        // What else is there already needs no look of its own. Not awaited: a caller who gave up in between would never
+        // hear of what was taken before.
+        while let Some(Some(_)) = self.messages.next().now_or_never() {}
         Ok(())
     }
 
