@@ -207,7 +207,7 @@ impl Pins {
         if others.len() > 1 {
             let all: Vec<String> = others.iter().map(|other| other.folder.display().to_string()).collect();
             bail!(
-                "pins of several versions are in force: {}; remove those that no agent runs on",
+                "pins of several versions are in force: {}; stop their agents, and `switchboard cleanup` removes them all",
                 all.join(", ")
             );
         }

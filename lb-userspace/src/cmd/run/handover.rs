@@ -33,14 +33,15 @@ impl Handover {
     /// Where connections would be lost or programs cannot be loaded: then all is as it was.
     pub(super) fn begin(pins: &Pins, sizes: &Sizes) -> anyhow::Result<(Self, Programs)> {
         let succession = Succession::begin(pins, sizes)?;
-        let programs = match object::load(Some(pins), sizes) {
+        // Before there are maps: one that says nothing of its layout is believed by no successor.
+        let loaded = pins.note_layouts().and_then(|()| object::load(Some(pins), sizes));
+        let programs = match loaded {
             Ok(programs) => programs,
             Err(error) => {
                 succession.undo();
                 return Err(error);
             }
         };
-        pins.note_layouts()?;
         let carried = succession.fill()?;
         if !succession.is_over() {
             tracing::info!(

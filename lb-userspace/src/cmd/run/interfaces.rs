@@ -110,14 +110,14 @@ impl Interfaces {
         let taken: Vec<Interface> =
             indices.iter().filter_map(|index| Some(self.attached.remove(index)?.0)).collect();
         self.update(node_addresses).await;
-        let back = taken.iter().filter(|interface| self.attached.contains_key(&interface.index));
-        back.map(|interface| {
+        let back = || taken.iter().filter(|interface| self.attached.contains_key(&interface.index));
+        for interface in back() {
             tracing::warn!(
                 interface = interface.name,
                 "somebody took the programs off this interface, or deleted their pins; they hang again"
             );
-        })
-        .count()
+        }
+        back().count()
     }
 
     async fn try_update(&mut self, node_addresses: &[IpAddr]) -> anyhow::Result<()> {

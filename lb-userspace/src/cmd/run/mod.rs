@@ -181,7 +181,7 @@ impl Agent {
         };
         serve::start(args.serve.options(), reporter.board(), observe, tell)?;
         let ways = Ways { tc: args.attach, xdp: args.xdp };
-        let (patterns, sockets) = (args.pod_interfaces.clone(), Sockets::wanted(&args.sockets));
+        let (patterns, sockets) = (args.pod_interfaces.clone(), args.sockets.are_served());
         let interfaces = Interfaces::new(ebpf, pins.clone(), ways, patterns, sockets).await?;
         Ok(Self {
             told,
@@ -196,7 +196,7 @@ impl Agent {
             sockets: Sockets::new(args.sockets.clone(), pins.clone())?,
             strangers: Strangers::new(&pins, args.masquerade_ports)?,
             _sweeping: sweep::start(&pins, clock, args.timeouts.timeouts())?,
-            guard: Guard::start(&pins, args.attach, args.sockets.are_served())?,
+            guard: Guard::start(&pins, args.attach, sockets)?,
             reporter,
             clock,
             config,

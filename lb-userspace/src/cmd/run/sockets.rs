@@ -85,11 +85,6 @@ impl Sockets {
         Ok(Self { args, pins, closing, attached: false, retry_at: None })
     }
 
-    /// Are the programs wanted?
-    pub(super) fn wanted(args: &SocketArgs) -> bool {
-        args.socket_lb != SocketLb::Off
-    }
-
     /// Takes over into `config` what the hooks of a previous agent go by.
     pub(super) fn carry_over(pins: &Pins, config: Config) -> anyhow::Result<Config> {
         let before = kernel::config(pins)?;
