@@ -169,11 +169,13 @@ fn nothing_is_set_aside(scene: &Scene) {
     assert_eq!(versions(scene), [format!("v{ABI_VERSION}")]);
 }
 
+fn config(scene: &Scene, args: &[&str]) -> AgentConfig {
+    args.iter().fold(AgentConfig::new(scene.manifests.path()), |config, arg| config.arg(*arg))
+}
+
 /// Starts an agent that has to give up, while everything goes on; what it said.
 fn gives_up(scene: &Scene, args: &[&str]) -> String {
-    let config = AgentConfig::new(scene.manifests.path());
-    let config = args.iter().fold(config, |config, arg| config.arg(*arg));
-    let mut other = Agent::start(scene.node(), config).unwrap();
+    let mut other = Agent::start(scene.node(), config(scene, args)).unwrap();
     assert_eq!(other.wait_end(SOON).unwrap().code(), Some(1));
     let said = other.lines().unwrap().iter().map(|line| line.text.clone()).collect::<Vec<_>>().join("\n");
     tcp_once(&scene.client().netns, vips(TCP_PORT)[0], LIMIT).unwrap();
@@ -188,11 +190,8 @@ fn c49_tables_of_other_sizes_lose_no_connection() {
         more_succeed(&loads);
         for (flows, backends) in [("300000", "262144"), ("200000", "1000")] {
             assert_eq!(scene.agent.terminate().unwrap().code(), Some(0));
-            let config = AgentConfig::new(scene.manifests.path()).arg("--attach").arg(way);
-            let config = ["--max-flows", flows, "--max-half-open-flows", "4096", "--max-backends", backends]
-                .iter()
-                .fold(config, |config, arg| config.arg(*arg));
-            scene.agent.restart_with(config).unwrap();
+            let sizes = ["--max-flows", flows, "--max-half-open-flows", "4096", "--max-backends", backends];
+            scene.agent.restart_with(config(&scene, &[&["--attach", way][..], &sizes].concat())).unwrap();
             scene.agent.wait_in_sync(PATIENT).unwrap();
             more_succeed(&loads);
             nothing_is_set_aside(&scene);
@@ -217,8 +216,7 @@ fn c49_another_versions_maps_are_taken_over_and_no_connection_is_lost() {
             let layouts = theirs.join("layouts");
             std::fs::rename(layouts.join(format!("{changed}-1")), layouts.join(format!("{changed}-999")))
                 .unwrap();
-            let config = AgentConfig::new(scene.manifests.path()).arg("--attach").arg(way);
-            scene.agent.restart_with(config).unwrap();
+            scene.agent.restart_with(config(&scene, &["--attach", way])).unwrap();
             scene.agent.wait_in_sync(PATIENT).unwrap();
             more_succeed(&loads);
             nothing_is_set_aside(&scene);
