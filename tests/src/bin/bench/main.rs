@@ -36,7 +36,7 @@ struct Options {
     /// Fewer rounds and sizes: everything in under three minutes.
     #[arg(long, global = true)]
     quick: bool,
-    /// The peers with 50,000 Services too, which takes them many minutes to load.
+    /// All peers with 50,000 Services too, also those whose loading takes the square of their number: hours.
     #[arg(long, global = true, conflicts_with = "quick")]
     patient: bool,
     /// Print the figures as one JSON object on stdout instead of tables.

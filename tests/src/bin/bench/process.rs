@@ -59,7 +59,10 @@ mod tests {
         // Tests beside this one allocate as well: a figure read now and one read a line later are of two moments.
         let taken = vec![1_u8; 64 << 20];
         drop(std::hint::black_box(taken));
-        assert!(memory(pid, "VmHWM").unwrap() >= f64::from(64 << 20), "what was given back counts as the most so far");
+        assert!(
+            memory(pid, "VmHWM").unwrap() >= f64::from(64 << 20),
+            "what was given back counts as the most so far"
+        );
         assert!(processor_seconds(pid).unwrap() >= 0.0);
         assert!(memory(pid, "VmNothing").is_err());
     }

@@ -30,8 +30,6 @@ const SCALES: [Scale; 5] = [
 
 /// After so long a peer gets no further round.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// iptables-nft-restore's time grows with the square of the chains: minutes beyond so many endpoints.
-const QUADRATIC_UP_TO: u32 = 10_000;
 
 /// A change to one Service.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,16 +53,25 @@ const CHANGES: [(Change, &str); 4] = [
 struct Effort {
     rounds: usize,
     changes: usize,
-    /// Peers get sets of at most so many endpoints in all.
-    peers_up_to: u32,
+    extent: Extent,
 }
 
 impl Effort {
     fn of(extent: Extent) -> Self {
         match extent {
-            Extent::Quick => Self { rounds: 2, changes: 3, peers_up_to: 5_000 },
-            Extent::Full => Self { rounds: 5, changes: 7, peers_up_to: 20_000 },
-            Extent::Patient => Self { rounds: 5, changes: 7, peers_up_to: u32::MAX },
+            Extent::Quick => Self { rounds: 2, changes: 3, extent },
+            Extent::Full | Extent::Patient => Self { rounds: 5, changes: 7, extent },
+        }
+    }
+
+    /// A peer gets sets of at most so many endpoints in all. The time of two of them grows with the square of the
+    /// Services: nftables takes a minute and a half for 10,000.
+    fn up_to(self, peer: Peer) -> u32 {
+        match (self.extent, peer) {
+            (Extent::Quick, _) => 5_000,
+            (Extent::Full, Peer::IptablesNft) => 10_000,
+            (Extent::Full, Peer::Nftables) => 20_000,
+            (Extent::Full, Peer::IptablesLegacy) | (Extent::Patient, _) => u32::MAX,
         }
     }
 }
@@ -99,11 +106,7 @@ pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
         bar.inc(1);
         for (peer, series) in Peer::ALL.into_iter().zip(&mut plotted[1..]) {
             bar.inc(1);
-            let most = match peer {
-                Peer::IptablesNft if extent != Extent::Patient => effort.peers_up_to.min(QUADRATIC_UP_TO),
-                _ => effort.peers_up_to,
-            };
-            if scale.services * scale.endpoints > most {
+            if scale.services * scale.endpoints > effort.up_to(peer) {
                 series.points.push(None);
                 continue;
             }

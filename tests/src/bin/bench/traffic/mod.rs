@@ -10,6 +10,7 @@ mod stage;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use lb_tests::peers::Peer;
 
 use self::cluster::Which;
 use self::load::{Did, Kind, Servers};
@@ -27,8 +28,7 @@ struct Effort {
     /// Where what happens on connections that are there already is measured too: the number of Services is nothing to
     /// them but by caches.
     steady: &'static [u32],
-    /// Contenders that are slow to load take part up to here.
-    netfilter_up_to: u32,
+    extent: Extent,
 }
 
 impl Effort {
@@ -39,21 +39,29 @@ impl Effort {
                 length: Duration::from_millis(120),
                 services: &[1, 1_000],
                 steady: &[1_000],
-                netfilter_up_to: 1_000,
+                extent,
             },
-            Extent::Full => Self::full(10_000),
-            Extent::Patient => Self::full(50_000),
+            Extent::Full | Extent::Patient => Self {
+                rounds: 5,
+                length: Duration::from_millis(400),
+                services: &[1, 1_000, 10_000, 50_000],
+                steady: &[1, 10_000, 50_000],
+                extent,
+            },
         }
     }
 
-    fn full(netfilter_up_to: u32) -> Self {
-        Self {
-            rounds: 5,
-            length: Duration::from_millis(400),
-            services: &[1, 1_000, 10_000, 50_000],
-            steady: &[1, 10_000, 50_000],
-            netfilter_up_to,
-        }
+    /// Does the contender take part with so many Services? How long it takes to load them decides.
+    fn admits(&self, contender: &Contender, services: u32) -> bool {
+        let most = match (self.extent, contender) {
+            (_, Contender::Plain | Contender::Switchboard) => return true,
+            (Extent::Quick, _) => 1_000,
+            // Its time grows with the square of the chains.
+            (Extent::Full, Contender::Netfilter(Peer::IptablesNft)) => 1_000,
+            (Extent::Full, Contender::Netfilter(Peer::Nftables) | Contender::KubeProxy(_)) => 10_000,
+            (Extent::Full, Contender::Netfilter(Peer::IptablesLegacy)) | (Extent::Patient, _) => u32::MAX,
+        };
+        services <= most
     }
 
     /// Is this load measured with so many Services?
@@ -102,8 +110,6 @@ const LOADS: [Load; 17] = [
 ];
 /// Turns that a load is measured in, in each round.
 const SLICES: u32 = 8;
-/// Services that a contender which loads in quadratic time gets at most.
-const QUADRATIC_UP_TO: u32 = 1_000;
 /// Its name among contenders.
 const OURS: &str = "Switchboard";
 /// The loads that plots show.
@@ -148,10 +154,7 @@ pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
         let mut stages = Vec::new();
         for contender in &contenders {
             bar.inc(1);
-            // iptables-nft-restore's time grows with the square of the chains: minutes for 10,000 Services.
-            let quadratic = contender.is_quadratic() && order.extent != Extent::Patient;
-            let most = effort.netfilter_up_to.min(if quadratic { QUADRATIC_UP_TO } else { u32::MAX });
-            if contender.loads_slowly() && *services > most {
+            if !effort.admits(contender, *services) {
                 continue;
             }
             let stage = Stage::build(contender.clone(), *services, &servers)

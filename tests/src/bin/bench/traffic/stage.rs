@@ -60,16 +60,6 @@ impl Contender {
             },
         }
     }
-
-    /// Does loading take it four times as long for twice the Services?
-    pub(super) fn is_quadratic(&self) -> bool {
-        matches!(self, Self::Netfilter(Peer::IptablesNft))
-    }
-
-    /// Does it get its Services from netfilter?
-    pub(super) fn loads_slowly(&self) -> bool {
-        matches!(self, Self::Netfilter(_) | Self::KubeProxy(_))
-    }
 }
 
 /// Where a load comes from.
