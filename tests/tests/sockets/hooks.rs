@@ -2,7 +2,7 @@
 //!
 //! Decides nothing. Invariant: nothing is left on a cgroup.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -119,6 +119,26 @@ fn a_pods_affinity_goes_by_the_pods_address_whatever_the_option_says() {
         assert_eq!(by_packets.as_bytes(), name, "the same client, the same backend");
     }
     assert_eq!((count(&scene, "socket_not_ours"), count(&scene, "socket_forwarded_new")), (10, 0));
+}
+
+#[test]
+fn c37_a_pods_connection_to_a_vanished_backend_is_reset_whatever_the_option_says() {
+    let args = ["--socket-lb", "all", "--reset-on-backend-delete"];
+    let mut scene = Scene::start(Layout::Routed, &args).unwrap();
+    scene.set_backends(&["a"]).unwrap();
+    for vip in vips(TCP_PORT) {
+        let mut stream = from_pod(&scene, || TcpStream::connect_timeout(&vip, LIMIT)).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.read_exact(&mut [0; 1]).unwrap();
+        scene.set_backends(&["b"]).unwrap();
+        poll::until("a reset", SOON, || match stream.write_all(b"still there?") {
+            Ok(()) => Err("not yet".to_owned()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+        .unwrap();
+        scene.set_backends(&["a"]).unwrap();
+    }
 }
 
 #[test]

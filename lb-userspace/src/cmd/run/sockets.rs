@@ -43,7 +43,8 @@ pub(super) struct SocketArgs {
 enum SocketLb {
     /// The node's own, TCP and UDP: those of the network namespace that the agent runs in.
     Host,
-    /// The pods' too, by TCP. What they send by UDP is translated at their interfaces, as without this.
+    /// The pods' too, by TCP. What they send by UDP is translated at their interfaces, as without this; and all of it
+    /// where connections to vanished backends are to be reset: a pod's socket cannot be closed from outside of it.
     All,
     /// Nobody's: processes of the node itself do not reach Services.
     Off,
@@ -60,11 +61,14 @@ impl SocketArgs {
 pub(super) const FLAGS: u32 = ConfigFlags::SOCKETS | ConfigFlags::POD_SOCKETS;
 
 impl SocketLb {
-    const fn flags(self) -> u32 {
+    /// The configuration's bits, beside these others.
+    const fn flags(self, others: ConfigFlags) -> u32 {
         match self {
             Self::Off => 0,
-            Self::Host => ConfigFlags::SOCKETS,
-            Self::All => FLAGS,
+            // The packets' hooks can reset a pod's connection (C37); of one that was translated in its system call they
+            // know nothing.
+            Self::All if !others.has(ConfigFlags::RESET_VANISHED) => FLAGS,
+            Self::Host | Self::All => ConfigFlags::SOCKETS,
         }
     }
 }
@@ -167,7 +171,7 @@ impl Sockets {
     fn configure(&self, node_addresses: &[IpAddr]) -> anyhow::Result<()> {
         let before = kernel::config(&self.pins)?;
         let config = Config {
-            flags: ConfigFlags(before.flags.0 & !FLAGS | self.args.socket_lb.flags()),
+            flags: ConfigFlags(before.flags.0 & !FLAGS | self.args.socket_lb.flags(before.flags)),
             node_v4: first(node_addresses),
             node_v6: first(node_addresses),
             netns_cookie: cgroup::netns_cookie()?,
