@@ -13,7 +13,7 @@ use lb_userspace::net::links::{Link, Watcher};
 use lb_userspace::net::role::{Role, Roles};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const MANY: usize = 500;
 /// Of links that are deleted at once.
 const GROUP: u32 = 500;

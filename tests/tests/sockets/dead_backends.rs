@@ -4,6 +4,7 @@
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use lb_tests::lab::Layout;
 use lb_tests::manifests::{Endpoint, Family, Protocol as Port};
@@ -12,6 +13,9 @@ use lb_tests::scene::{BACKENDS, POD_PORT, SOON, Scene, TCP_PORT, UDP_PORT, vips}
 use lb_tests::traffic::{FailureKind, Load, Protocol};
 
 use super::{heard, names, udp};
+
+/// Sooner than dead backends are looked for without being asked to.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn c36_an_unconnected_socket_leaves_a_backend_that_stops_serving_and_no_other() {
@@ -41,7 +45,7 @@ fn c36_a_connected_udp_socket_on_a_dead_backend_notices() {
             socket.connect(vip).unwrap();
             socket.send(b"x").unwrap();
             assert_eq!(heard(&socket).0, "a");
-            socket.set_read_timeout(Some(SOON)).unwrap();
+            socket.set_read_timeout(Some(AT_ONCE)).unwrap();
             socket
         })
         .collect();
@@ -72,7 +76,7 @@ fn c36_a_socket_whose_backend_died_while_the_agent_was_away_notices_when_it_is_b
     let vip = vips(UDP_PORT)[1];
     let socket = udp(scene.node(), vip);
     socket.connect(vip).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.set_read_timeout(Some(AT_ONCE)).unwrap();
     scene.agent.kill9().unwrap();
     let only = scene.lab.pod("b").clone();
     scene.manifests.pods("web", &[&only], &[("http", POD_PORT, Port::Tcp), ("dns", POD_PORT, Port::Udp)]);
