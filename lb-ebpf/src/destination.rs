@@ -3,12 +3,12 @@
 //! Decides, in this order: a known flow goes where it went; a packet to a frontend gets a backend, and its
 //! source is masqueraded where the reply would not come back through this node (C25, C26); a reply to the masquerade
 //! address goes back to its client; a Service's address without such a port refuses (C34); everything else is
-//! left alone. Must not know how a backend is chosen or a row is made. Invariant: a packet that is no service's leaves
+//! left alone, also what no Service's address is: that is dropped where it leaves the node. Must not know how a backend is chosen or a row is made. Invariant: a packet that is no service's leaves
 //! byte for byte as it came (contract C44), but for a tuple that a live flow holds (C27).
 
 use lb_common::abi::{
     BackendFlags, CLUSTER_NETWORK, ConfigFlags, FlowFlags, FrontendFlags, FrontendKey, FrontendRow, Hook,
-    SERVICE_NETWORKS, Verdict, Word,
+    Verdict, Word,
 };
 use lb_common::address::{Port, Protocol};
 use lb_common::flow_state::{opens, tcp_flag};
@@ -45,8 +45,7 @@ fn nobodys<A: Family>(segment: &Segment<A>, key: &Key<A>) -> Option<Verdict> {
     }
     let concerns_us = may_open(segment)
         && (maps::state(&Word::new(key.reverse().at(Hook::EGRESS))).is_some()
-            || maps::is_frontend(&Word::new(FrontendKey::whole(key.dst)))
-            || is_service_address(key.dst));
+            || maps::is_frontend(&Word::new(FrontendKey::whole(key.dst))));
     if concerns_us { None } else { Some(Verdict::NotService) }
 }
 
@@ -84,7 +83,6 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
         Err(Missing::Absent) if maps::is_frontend(&Word::new(FrontendKey::whole(key.dst))) => {
             reject::answer(packet, segment, Verdict::RejectedNoPort)
         }
-        Err(Missing::Absent) if is_service_address(key.dst) => Verdict::DroppedNoService,
         Err(Missing::Absent) => direct(packet, segment, key, (&mut work.row, &mut work.choice)),
     }
 }
@@ -157,12 +155,6 @@ fn source_end<A: Family>(key: &Key<A>, frontend: &FrontendRow, side: Side, choic
 fn is_foreign<A: Family>(client: A) -> bool {
     let cluster = maps::network::<A>(CLUSTER_NETWORK);
     cluster.present != 0 && !cluster.contains(client)
-}
-
-/// Is it an address for Services (C34)?
-#[inline(never)]
-pub(crate) fn is_service_address<A: Family>(addr: A) -> bool {
-    SERVICE_NETWORKS.into_iter().any(|row| maps::network::<A>(row).contains(addr))
 }
 
 /// A packet that goes straight to where it is addressed. Where a translated flow holds its tuple, the

@@ -5,12 +5,12 @@
 //! node itself sends from a masquerade port holds its tuple, and what its sockets were refused goes no further. Must
 //! not know how a backend is chosen. Invariant: a packet of no flow leaves byte for byte as it came (C44).
 
-use lb_common::abi::{ConfigFlags, FlowFlags, Hook, Verdict, Word};
+use lb_common::abi::{ConfigFlags, FlowFlags, FrontendKey, Hook, SERVICE_NETWORKS, Verdict, Word};
 use lb_common::address::Protocol;
 use lb_common::flow_state::tcp_flag;
 use lb_common::wire::Segment;
 
-use crate::destination::{self, frontend_of, is_masquerade_port, is_service_address, may_open};
+use crate::destination::{self, frontend_of, is_masquerade_port, may_open};
 use crate::maps::{self, Family, Flow, Key, Missing};
 use crate::packet::Packet;
 use crate::rewrite::{self, End};
@@ -46,8 +46,15 @@ fn leaving<A: Family>(key: &Key<A>) -> Option<Verdict> {
 /// Was it refused to a process of the node in its system call (C33 to C35)?
 #[inline(always)]
 fn is_refused<A: Family>(key: &Key<A>) -> bool {
-    maps::config().flags.has(ConfigFlags::SOCKETS)
-        && (maps::is_frontend(&frontend_of(key)) || is_service_address(key.dst))
+    maps::config().flags.has(ConfigFlags::SOCKETS) && maps::is_frontend(&frontend_of(key))
+}
+
+/// Is it an address for Services that none has (C34)? Asked where a packet leaves the node: by then whoever else serves
+/// addresses of these networks, as a proxy that a label gives some of the Services (C1), has made it another's.
+#[inline(never)]
+pub(crate) fn is_unheld<A: Family>(addr: A) -> bool {
+    SERVICE_NETWORKS.into_iter().any(|row| maps::network::<A>(row).contains(addr))
+        && !maps::is_frontend(&Word::new(FrontendKey::whole(addr)))
 }
 
 /// Any packet. Has its segment and rows in scratch memory, since it calls deep.
@@ -71,7 +78,7 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
         if segment.protocol != Protocol::SCTP && is_refused(key) {
             return Verdict::DroppedRefusedSocket;
         }
-        let holds = is_masquerade_port(key.src_port);
+        let holds = is_masquerade_port(key.src_port) && !is_unheld(key.dst);
         return match holds.then(|| masquerade::hold(key, &mut work.row, packet.ifindex())) {
             Some(Ok(true)) => rewrite::apply(packet, segment, &work.row, End::Source, Verdict::PortHeld),
             Some(Err(verdict)) => verdict,

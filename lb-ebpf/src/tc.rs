@@ -41,11 +41,29 @@ pub(crate) fn run(skb: *mut __sk_buff, place: Place) -> i32 {
     let packet = Skb(skb);
     let link = if place.ethernet { Link::of_ethernet(&packet) } else { Link::of_bare(&packet) };
     let verdict = match link {
-        Link::V4(l3) => family::<V4>(&packet, l3, place),
-        Link::V6(l3) => family::<V6>(&packet, l3, place),
+        Link::V4(l3) => judge::<V4>(&packet, l3, place),
+        Link::V6(l3) => judge::<V6>(&packet, l3, place),
         Link::Other => Verdict::NotIp,
     };
     verdict::finish(verdict, &packet)
+}
+
+/// What goes off the node translated or answered may; of all else nothing to an address for Services that none has (C34),
+/// whatever its protocol.
+#[inline(always)]
+fn judge<A: Family>(packet: &Skb, l3: usize, place: Place) -> Verdict {
+    let verdict = family::<A>(packet, l3, place);
+    let as_it_came =
+        matches!(verdict, Verdict::NotTranslated | Verdict::NotTransport | Verdict::PassedFragment);
+    let leaves = place.hook == Hook::EGRESS && place.side == Side::Outside;
+    if leaves && as_it_came && goes_to_nobody::<A>(packet, l3) { Verdict::DroppedNoService } else { verdict }
+}
+
+/// The address is copied by a helper: what else the verifier learns of the packet's length here it would keep apart for
+/// each way that leads here.
+#[inline(never)]
+fn goes_to_nobody<A: Family>(packet: &Skb, l3: usize) -> bool {
+    packet.load(l3 + A::DST).is_some_and(source::is_unheld::<A>)
 }
 
 /// Strangers first, then the common case; its frame is gone before the other's begins, so that both fit the stack. A
@@ -55,7 +73,7 @@ pub(crate) fn run(skb: *mut __sk_buff, place: Place) -> i32 {
 fn family<A: Family>(packet: &Skb, l3: usize, Place { hook, side, ethernet }: Place) -> Verdict {
     let usual = if ethernet { size_of::<Ethernet>() } else { 0 };
     if l3 == usual {
-        let known = stranger::wave_on::<A, Skb>(packet, usual, hook, side).or_else(|| {
+        let known = stranger::wave_on::<A, Skb>(packet, usual, hook).or_else(|| {
             if hook == Hook::INGRESS {
                 destination::fast::<A, Skb>(packet, usual)
             } else {
@@ -93,9 +111,20 @@ impl Bytes for Skb {
 
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
-        if let Some(value) = self.peek(offset) {
-            return Some(value);
-        }
+        self.peek(offset).or_else(|| self.load(offset))
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.0).len as usize }
+    }
+}
+
+impl Skb {
+    /// As [`Bytes::read`], wherever in the packet's memory it is.
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
         if offset > LAST_OFFSET {
             return None;
         }
@@ -107,14 +136,6 @@ impl Bytes for Skb {
         (result == 0).then_some(value)
     }
 
-    #[inline(always)]
-    fn len(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.0).len as usize }
-    }
-}
-
-impl Skb {
     #[inline(always)]
     fn write<T: Pod>(&self, offset: usize, value: &T, flags: u64) -> Result<(), Refused> {
         let (from, len) = (core::ptr::from_ref(value).cast(), size_of::<T>() as u32);

@@ -239,12 +239,62 @@ fn c34_undefined_ports_are_rejected_and_unheld_addresses_dropped() {
     let mut syn =
         |client: &str, to: &str| datapath.from_pod(&Frame::tcp(at(client), at(to), "S").build()).verdict;
     assert_eq!(syn("10.244.0.9:1000", "10.96.0.10:81"), Verdict::RejectedNoPort);
-    assert_eq!(syn("10.244.0.9:1001", "10.96.0.11:80"), Verdict::DroppedNoService);
     assert_eq!(syn("[fd00:244::9]:1000", "[fd00:96::10]:81"), Verdict::RejectedNoPort);
-    assert_eq!(syn("[fd00:244::9]:1001", "[fd00:96::11]:80"), Verdict::DroppedNoService);
+    // Another proxy of the node may have it: it is dropped where it leaves.
+    assert_eq!(syn("10.244.0.9:1001", "10.96.0.11:80"), Verdict::NotService);
+    assert_eq!(syn("[fd00:244::9]:1001", "[fd00:96::11]:80"), Verdict::NotService);
     // The node's and the load balancer's own other ports are nobody's business.
     assert_eq!(syn("10.244.0.9:1002", "192.0.2.1:22"), Verdict::NotService);
     assert_eq!(syn("10.244.0.9:1003", "203.0.113.10:22"), Verdict::NotService);
+}
+
+#[test]
+fn c34_whatever_goes_to_an_unheld_address_does_not_leave_the_node() {
+    let (mut datapath, _reconciler) = served(FEW);
+    let [pods, unheld, held, others] = [
+        ["10.244.0.9:61001", "[fd00:244::9]:61001"],
+        ["10.96.0.11:80", "[fd00:96::11]:80"],
+        ["10.96.0.10:81", "[fd00:96::10]:81"],
+        ["10.112.0.11:80", "[fd00:97::11]:80"],
+    ]
+    .map(|both| both.map(at));
+    for (index, from) in pods.into_iter().enumerate() {
+        let mut all = |to: SocketAddr, expected: Verdict| {
+            let syn = Frame::tcp(from, to, "S").build();
+            let segment = Frame::tcp(from, to, "A").payload(b"stray").build();
+            let datagram = Frame::udp(from, to).payload(&[7; 64]);
+            let [_, later] = datagram.build_fragments(32);
+            // Of no protocol that Services have.
+            let mut echo = datagram.build();
+            let (protocol, icmp) = if from.is_ipv4() { (14 + 9, [1, 8]) } else { (14 + 6, [58, 128]) };
+            let l4 = 14 + if from.is_ipv4() { 20 } else { 40 };
+            (echo[protocol], echo[l4], echo[l4 + 1]) = (icmp[0], icmp[1], 0);
+            let mut tunnelled = datagram.build();
+            tunnelled[protocol] = 47;
+            let frames = [
+                ("a SYN", syn.clone()),
+                ("a stray segment", segment),
+                ("a datagram", datagram.build()),
+                ("a tagged one", datagram.build_tagged()),
+                ("a later fragment", later),
+                ("an echo request", echo),
+                ("GRE", tunnelled),
+            ];
+            for (what, frame) in frames {
+                let left = match what {
+                    "a later fragment" => Verdict::PassedFragment,
+                    "GRE" => Verdict::NotTransport,
+                    _ => Verdict::NotTranslated,
+                };
+                let expected = if expected == Verdict::NotTranslated { left } else { expected };
+                assert_eq!(datapath.to_net(&frame).verdict, expected, "{what} to {to}");
+                assert_eq!(datapath.to_pod(&frame).verdict, left, "{what} to {to} at a pod");
+            }
+        };
+        all(unheld[index], Verdict::DroppedNoService);
+        all(others[index], Verdict::NotTranslated);
+        all(held[index], Verdict::NotTranslated);
+    }
 }
 
 #[test]

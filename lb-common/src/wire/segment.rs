@@ -70,6 +70,9 @@ pub enum Depth {
 
 /// A family whose headers can be read.
 pub trait Network: Address {
+    /// Where the destination address stands in the network header, in bytes.
+    const DST: usize;
+
     /// Reads the network and transport headers at `l3`.
     ///
     /// # Errors
@@ -78,6 +81,8 @@ pub trait Network: Address {
 }
 
 impl Network for V4 {
+    const DST: usize = Ipv4Header::DST;
+
     #[inline(always)]
     fn segment<B: Bytes + ?Sized>(packet: &B, l3: usize, depth: Depth) -> Result<Segment<Self>, NotOurs> {
         let ip = packet.read::<Ipv4Header>(l3).ok_or(NotOurs::Malformed)?;
@@ -101,6 +106,8 @@ impl Network for V4 {
 }
 
 impl Network for V6 {
+    const DST: usize = Ipv6Header::DST;
+
     #[inline(always)]
     fn segment<B: Bytes + ?Sized>(packet: &B, l3: usize, depth: Depth) -> Result<Segment<Self>, NotOurs> {
         let ip = packet.read::<Ipv6Header>(l3).ok_or(NotOurs::Malformed)?;

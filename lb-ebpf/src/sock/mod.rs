@@ -21,7 +21,7 @@ use lb_common::address::{Port, Protocol};
 
 use crate::maps::{self, Family, Missing};
 use crate::service::{Choice, Request, Side};
-use crate::{destination, kernel, service};
+use crate::{kernel, service, source};
 pub(crate) use call::Local;
 use call::{Call, Mapped4, Peer, Plain4, Plain6};
 
@@ -177,7 +177,7 @@ fn forget<A: Family>(key: &Word<A, SocketKey<A>>, asks: Asks) {
 fn no_port<A: Family>(addr: A) -> Verdict {
     if maps::is_frontend(&Word::new(FrontendKey::whole(addr))) {
         Verdict::RejectedNoPort
-    } else if destination::is_service_address(addr) {
+    } else if source::is_unheld(addr) {
         Verdict::SocketLeft
     } else {
         Verdict::SocketNotService

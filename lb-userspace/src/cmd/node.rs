@@ -31,8 +31,8 @@ pub(super) struct NodeArgs {
     /// there that no Service has is dropped (C34). At most four a family.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<IpNet>,
-    /// What becomes of packets to such an address. Leave them where another proxy serves some of the Services (label
-    /// service.kubernetes.io/service-proxy-name): those are not known here, and it sees packets later than this agent.
+    /// What becomes of packets to such an address where they leave the node. Leave them where another proxy, elsewhere,
+    /// serves some of the Services (label service.kubernetes.io/service-proxy-name); one on this node is not concerned.
     #[arg(long, value_enum, default_value = "drop")]
     unheld_addresses: Unheld,
     /// The pods' networks, one of each family at most: who reaches a cluster address from elsewhere gets the node's

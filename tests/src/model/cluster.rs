@@ -147,10 +147,11 @@ impl Cluster {
         service.backends.iter().find(|backend| backend.id == id)
     }
 
-    /// Is it an address for Services?
+    /// Is it an address for Services that none has (C34)?
     #[must_use]
-    pub fn is_service_address(&self, address: IpAddr) -> bool {
+    pub fn is_unheld(&self, address: IpAddr) -> bool {
         self.service_networks.iter().any(|network| network.contains(&address))
+            && !self.whole.contains(&address)
     }
 
     /// Is it known to be no pod's?

@@ -46,12 +46,12 @@ impl Model {
         let (from, to) = packet.ends();
         // What a process of the node was refused in its system call (C33 to C35) goes no further.
         let asked = matches!(packet.protocol, protocol::TCP | protocol::UDP);
-        let refused = self.is_frontend(case) || self.cluster.is_service_address(to.ip());
-        if self.cluster.sockets && asked && refused {
+        if self.cluster.sockets && asked && self.is_frontend(case) {
             return Ok(Case::dropped(Verdict::DroppedRefusedSocket));
         }
         let ours = self.cluster.node_address(packet.src.is_ipv4()) == Some(packet.src);
-        if !ours || !self.cluster.masquerade_ports.contains(&from.port()) {
+        let to_nobody = self.cluster.is_unheld(to.ip());
+        if !ours || to_nobody || !self.cluster.masquerade_ports.contains(&from.port()) {
             return Ok(case.untouched(Verdict::NotTranslated));
         }
         // C27: the node's own connection, from a port for masqueraded ones.

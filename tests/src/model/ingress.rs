@@ -42,9 +42,6 @@ impl Model {
         if self.cluster.whole.contains(&to.ip()) {
             return Ok(answer::refuse(case, Verdict::RejectedNoPort));
         }
-        if self.cluster.is_service_address(to.ip()) {
-            return Ok(Case::dropped(Verdict::DroppedNoService));
-        }
         if self.is_to_a_stranger(case) {
             return Ok(case.untouched(Verdict::NotService));
         }

@@ -202,6 +202,11 @@ impl Model {
             Ok(packet) => self.ours(Case { place, frame, packet, seen })?,
             Err(stranger) => Outcome { verdict: left_alone(stranger, seen), frame: Some(frame.to_vec()) },
         };
+        let expected = if self.goes_to_nobody(place, frame, expected.verdict) {
+            Case::dropped(Verdict::DroppedNoService)
+        } else {
+            expected
+        };
         let action = match expected.verdict.action() {
             Action::Pass => -1,
             Action::Drop => 2,
@@ -211,6 +216,17 @@ impl Model {
             && action == seen.action
             && expected.frame.as_ref().is_none_or(|frame| *frame == seen.frame);
         if same { Ok(()) } else { Err(Difference::Outcome { expected, seen: seen.clone() }) }
+    }
+
+    /// Does a packet leave the node as it came, for an address that a Service may have and none has (C34)? Whatever it
+    /// is, but for one so malformed that nobody knows where to.
+    fn goes_to_nobody(&self, place: Place, frame: &[u8], verdict: Verdict) -> bool {
+        let leaves = place.direction == Direction::Egress && !place.inside;
+        let as_it_came =
+            matches!(verdict, Verdict::NotTranslated | Verdict::NotTransport | Verdict::PassedFragment);
+        leaves
+            && as_it_came
+            && packet::goes_to(frame, place.ethernet).is_some_and(|to| self.cluster.is_unheld(to))
     }
 
     /// A packet of a protocol that services have, or an ICMP message.
@@ -243,6 +259,7 @@ impl Model {
 fn left_alone(stranger: Stranger, seen: &Seen) -> Verdict {
     match (stranger, seen.verdict) {
         (Stranger::Malformed, verdict @ (Verdict::NotService | Verdict::NotTranslated)) => verdict,
+        (Stranger::Malformed, Verdict::DroppedNoService) => Verdict::NotTranslated,
         _ => stranger.verdict(),
     }
 }

@@ -188,6 +188,18 @@ impl Says {
     }
 }
 
+/// Where any packet says that it goes, whatever else it says; `None`: it is cut short.
+pub(super) fn goes_to(frame: &[u8], ethernet: bool) -> Option<IpAddr> {
+    let (v4, l3) = if ethernet { of_ethernet(frame) } else { of_bare(frame) }.ok()?;
+    if v4 {
+        let at = frame.get(l3 + 16..l3 + 20)?;
+        Some(IpAddr::from(<[u8; 4]>::try_from(at).ok()?))
+    } else {
+        let at = frame.get(l3 + 24..l3 + 40)?;
+        Some(IpAddr::from(<[u8; 16]>::try_from(at).ok()?))
+    }
+}
+
 /// IPv4 (else IPv6), and where it begins. One VLAN tag is stepped over.
 fn of_ethernet(frame: &[u8]) -> Result<(bool, usize), Stranger> {
     const TAGS: [u16; 2] = [0x8100, 0x88a8];
