@@ -145,7 +145,7 @@ extern "C" fn try_port<A: Family>(n: u32, claim: &mut Claim<'_, A>) -> Repeat {
 
 /// Row 1 of a flow, before its replies' tuple is known to be free.
 #[inline(never)]
-fn begin<A: Family>(
+pub(crate) fn begin<A: Family>(
     key: &Key<A>,
     service_port: u32,
     choice: &Choice<A>,
@@ -184,16 +184,26 @@ fn publish<A: Family>(key: &Key<A>, row: &mut Row<A>) -> Result<(), Verdict> {
     if maps::flow_row(key, row) { Ok(()) } else { Err(Verdict::DroppedTableFull) }
 }
 
-/// Makes the rows that bring replies back, unless another flow holds their tuples.
-#[inline(never)]
-fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
-    let Some((back, reply)) = maps::reply::<A>() else { return false };
+/// Row 4 of the flow that `row` under `key` begins, with its key.
+#[inline(always)]
+pub(crate) fn replies<A: Family>(
+    key: &Key<A>,
+    row: &Row<A>,
+) -> Option<(&'static mut Key<A>, &'static mut Row<A>)> {
+    let (back, reply) = maps::reply::<A>()?;
     *back = Word::new(key.partner(row));
     *reply = *row;
     (reply.addr, reply.port, reply.other_port) = key.undo();
     reply.tag = back.tag();
     reply.state = 0;
     reply.flags = FlowFlags(row.flags.0 & FlowFlags::MASQUERADED);
+    Some((back, reply))
+}
+
+/// Makes the rows that bring replies back, unless another flow holds their tuples.
+#[inline(never)]
+fn claim_replies<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    let Some((back, reply)) = replies(key, row) else { return false };
     if !claim(back, reply) {
         return false;
     }

@@ -15,11 +15,11 @@ use lb_common::flow_state::{opens, tcp_flag};
 use lb_common::wire::Segment;
 
 use crate::conntrack::SourceEnd;
-use crate::maps::{self, Family, Flow, Key, Missing, Row};
+use crate::maps::{self, At, Family, Flow, Key, Missing, Row};
 use crate::packet::Packet;
 use crate::rewrite::{self, End};
 use crate::service::{Choice, Request, Side};
-use crate::{conntrack, icmp, kernel, parse, reject, service};
+use crate::{conntrack, icmp, kernel, parse, reject, reopen, service};
 
 /// A plain packet of a settled flow, or of nobody's; `None`: [`slow`] has to look.
 #[inline(never)]
@@ -58,11 +58,15 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
         return verdict;
     }
     work.key = Word::new(work.segment.key(Hook::INGRESS));
-    let (segment, key) = (&work.segment, &work.key);
-    if segment.protocol == A::ICMP {
-        return icmp::translate(packet, segment, Hook::INGRESS);
+    if work.segment.protocol == A::ICMP {
+        return icmp::translate(packet, &work.segment, Hook::INGRESS);
     }
-    if maps::flow_row(key, &mut work.row) {
+    let known = maps::flow_row(&work.key, &mut work.row);
+    if known && reopen::reopen(work, side) {
+        return first(packet, &work.segment, &work.row);
+    }
+    let (segment, key) = (&work.segment, &work.key);
+    if known {
         if conntrack::is_current(key, &work.row, segment) && conntrack::is_whole(key, &work.row) {
             if work.row.flags.has(FlowFlags::OWN) {
                 conntrack::settle_pair(key, &work.row);
@@ -125,17 +129,28 @@ fn new_flow<A: Family, P: Packet>(
     match conntrack::open(key, frontend.service_port, choice, source, row) {
         Ok(()) => {
             maps::count_connection(frontend.service_port, choice.id);
-            maps::count_packet(frontend.service_port, packet.len());
-            rewrite::apply(packet, segment, row, End::Destination, Verdict::ForwardedNew)
+            first(packet, segment, row)
         }
         Err(verdict) => verdict,
     }
 }
 
+/// A flow's first packet, once it has rows.
+#[inline(never)]
+fn first<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, row: &Row<A>) -> Verdict {
+    maps::count_packet(row.service_port, packet.len());
+    rewrite::apply_at_once(packet, segment, row, End::Destination, Verdict::ForwardedNew)
+}
+
 /// Does the source stay? A reply must come back through this node: that of a pod here does, and that of a backend
 /// here; a backend elsewhere answers whoever it sees.
 #[inline(always)]
-fn source_end<A: Family>(key: &Key<A>, frontend: &FrontendRow, side: Side, choice: &Choice<A>) -> SourceEnd {
+pub(crate) fn source_end<A: Family>(
+    key: &Key<A>,
+    frontend: &FrontendRow,
+    side: Side,
+    choice: &Choice<A>,
+) -> SourceEnd {
     let external = frontend.flags.has(FrontendFlags::EXTERNAL);
     let always = maps::config().flags.has(ConfigFlags::MASQUERADE_ALWAYS);
     let masquerades = if external && frontend.flags.has(FrontendFlags::OUTSIDE_LOCAL) {
@@ -197,7 +212,7 @@ pub(crate) fn may_open<A: Family>(segment: &Segment<A>) -> bool {
 /// A packet of a known flow.
 #[inline(always)]
 fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) -> Verdict {
-    advance(segment, flow);
+    advance(segment, &flow.row, flow.at);
     let verdict = if flow.row.flags.has(FlowFlags::FORWARD) {
         maps::count_packet(flow.row.service_port, packet.len());
         Verdict::Forwarded
@@ -209,15 +224,15 @@ fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A
 
 /// Notes what a packet says of its flow: at most one store for the time, one for the state.
 #[inline(always)]
-pub(crate) fn advance<A: Family>(segment: &Segment<A>, flow: &Flow<A>) {
+pub(crate) fn advance<A: Family>(segment: &Segment<A>, row: &Row<A>, at: At<A>) {
     let now = kernel::ticks();
-    if now.wrapping_sub(flow.row.last_seen) >= maps::config().ticks_per_second {
-        flow.touch(now);
+    if now.wrapping_sub(row.last_seen) >= maps::config().ticks_per_second {
+        at.touch(now);
     }
     // A later fragment has no flags, and says nothing.
     let flags = if segment.protocol.connects() { segment.tcp_flags } else { tcp_flag::ACK };
-    let state = flow.row.side().after(flags);
-    if flags != 0 && state != flow.row.side() {
-        flow.set_state(state.0);
+    let state = row.side().after(flags);
+    if flags != 0 && state != row.side() {
+        at.set_state(state.0);
     }
 }

@@ -105,7 +105,7 @@ fn renew<A: Family>(frame: &Frame, key: &Key<A>, entry: &mut Entry<A>) -> bool {
     }
     let now = kernel::ticks();
     entry.touch(now);
-    other.touch(now);
+    other.at.touch(now);
     let Some(way) = frame.route(&question(other.row.addr, row.addr, key.protocol)) else { return false };
     if !maps::interface(way.ifindex).flags.has(InterfaceFlags::XDP) {
         return false;

@@ -32,6 +32,7 @@ mod masquerade;
 mod packet;
 mod parse;
 mod reject;
+mod reopen;
 mod rewrite;
 mod service;
 mod sock;

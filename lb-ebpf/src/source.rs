@@ -11,7 +11,7 @@ use lb_common::flow_state::tcp_flag;
 use lb_common::wire::Segment;
 
 use crate::destination::{self, frontend_of, is_masquerade_port, may_open};
-use crate::maps::{self, Family, Flow, Key, Missing};
+use crate::maps::{self, At, Family, Key, Missing, Row};
 use crate::packet::Packet;
 use crate::rewrite::{self, End};
 use crate::service::Side;
@@ -26,7 +26,7 @@ pub(crate) fn fast<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> O
     };
     let key = Word::new(segment.key(Hook::EGRESS));
     match maps::settled(&key) {
-        Ok(flow) => Some(send(packet, &segment, &flow)),
+        Ok(flow) => Some(send(packet, &segment, &flow.row, flow.at)),
         Err(Missing::Recycled) => Some(Verdict::DroppedRowRecycled),
         Err(Missing::Absent) if maps::is_embryonic(&key) => None,
         Err(Missing::Absent) if side == Side::Outside && may_open(&segment) => leaving(&key),
@@ -70,7 +70,7 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
     if segment.protocol == A::ICMP {
         return icmp::translate(packet, segment, Hook::EGRESS);
     }
-    if !maps::flow_row(key, &mut work.row) {
+    let Some(at) = maps::flow_at(key, &mut work.row) else {
         if side == Side::Inside || !may_open(segment) {
             return Verdict::NotTranslated;
         }
@@ -84,14 +84,14 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
             Some(Err(verdict)) => verdict,
             Some(Ok(false)) | None => Verdict::NotTranslated,
         };
-    }
+    };
     if work.row.flags.has(FlowFlags::PENDING) {
         return match masquerade::resolve(key, &mut work.row, packet.ifindex()) {
             Ok(()) => rewrite::apply(packet, segment, &work.row, End::Source, Verdict::Masqueraded),
             Err(verdict) => verdict,
         };
     }
-    let verdict = revisit(packet, segment, key);
+    let verdict = revisit(packet, segment, &work.row, at);
     let refused = segment.protocol.connects() && segment.tcp_flags & tcp_flag::RST != 0;
     if !work.row.flags.has(FlowFlags::FORWARD) && !refused {
         conntrack::settle(key, &work.row);
@@ -101,21 +101,18 @@ pub(crate) fn slow<A: Family, P: Packet>(packet: &P, l3: usize, side: Side) -> V
 
 /// A packet of a half-open flow, or of one that another CPU has settled by now.
 #[inline(never)]
-fn revisit<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, key: &Key<A>) -> Verdict {
-    match maps::flow(key) {
-        Ok(flow) => send(packet, segment, &flow),
-        Err(_) => Verdict::DroppedRowRecycled,
-    }
+fn revisit<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, row: &Row<A>, at: At<A>) -> Verdict {
+    send(packet, segment, row, at)
 }
 
 #[inline(always)]
-fn send<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A>) -> Verdict {
-    destination::advance(segment, flow);
-    let verdict = if flow.row.flags.has(FlowFlags::FORWARD) {
+fn send<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, row: &Row<A>, at: At<A>) -> Verdict {
+    destination::advance(segment, row, at);
+    let verdict = if row.flags.has(FlowFlags::FORWARD) {
         Verdict::Masqueraded
     } else {
-        maps::count_reply(flow.row.service_port, packet.len());
+        maps::count_reply(row.service_port, packet.len());
         Verdict::Replied
     };
-    rewrite::apply_at_once(packet, segment, &flow.row, End::Source, verdict)
+    rewrite::apply_at_once(packet, segment, row, End::Source, verdict)
 }

@@ -73,43 +73,92 @@ impl<A: Network> Tagged for Stored<A> {
 pub(crate) struct Flow<A: Family> {
     /// What it said.
     pub row: Row<A>,
-    at: *mut Row<A>,
+    /// Where it said so.
+    pub at: At<A>,
 }
 
-impl<A: Family> Flow<A> {
+/// Where a flow row stands.
+#[derive(Clone, Copy)]
+pub(crate) struct At<A: Family>(*mut Row<A>);
+
+impl<A: Family> At<A> {
     /// Writes the time the flow was last seen.
     #[inline(always)]
     pub(crate) fn touch(&self, now: u32) {
         // SAFETY: map memory stays mapped while the program runs. If the element was recycled in between,
         // another flow looks a little younger than it is.
-        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).last_seen).write(now) }
+        unsafe { (&raw mut (*self.0.cast::<FlowRow<A>>()).last_seen).write(now) }
     }
 
     /// Writes what this side has said.
     #[inline(always)]
     pub(crate) fn set_state(&self, state: u8) {
         // SAFETY: as above; a state that strays is put right by that flow's next packet.
-        unsafe { (&raw mut (*self.at.cast::<FlowRow<A>>()).state).write(state) }
+        unsafe { (&raw mut (*self.0.cast::<FlowRow<A>>()).state).write(state) }
     }
+}
+
+/// Where a settled flow's row stands.
+pub(crate) struct Place<A: Family> {
+    at: *mut Row<A>,
+    tag: u32,
+}
+
+impl<A: Family> Place<A> {
+    /// The row's flow begins `now`, and its side has said so far what `state` says; `false` where the row is another's by now.
+    #[inline(always)]
+    pub(crate) fn begin_again(&self, now: u32, state: SideState) -> bool {
+        // SAFETY: map memory stays mapped while the program runs. If the element is recycled right behind the look at its
+        // tag, another flow looks younger than it is, and its next packet puts the state right.
+        unsafe {
+            if Tagged::tag(self.at.cast_const()) != self.tag {
+                return false;
+            }
+            let at = self.at.cast::<FlowRow<A>>();
+            (&raw mut (*at).since).write(now);
+            (&raw mut (*at).last_seen).write(now);
+            (&raw mut (*at).state).write(state.0);
+        }
+        true
+    }
+}
+
+/// Copies the settled row of that key, and says where it stands.
+#[inline(always)]
+pub(crate) fn place<A: Family>(key: &Key<A>, row: &mut Row<A>) -> Option<Place<A>> {
+    let at = A::maps().flows.get_ptr_mut(key)?.cast::<Row<A>>();
+    let tag = key.tag();
+    // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row. As in `flow_row`.
+    let same = unsafe {
+        core::ptr::copy_nonoverlapping(at.cast_const(), row, 1);
+        Tagged::tag(at.cast_const()) == tag
+    };
+    same.then_some(Place { at, tag })
 }
 
 /// Copies the row of that key, from either table; `false` where there is none.
 #[inline(never)]
 pub(crate) fn flow_row<A: Family>(key: &Key<A>, row: &mut Row<A>) -> bool {
+    flow_at(key, row).is_some()
+}
+
+/// The same, and says where the row stands: to be used before anything is moved or removed.
+#[inline(always)]
+pub(crate) fn flow_at<A: Family>(key: &Key<A>, row: &mut Row<A>) -> Option<At<A>> {
     let tag = key.tag();
     for _ in 0..2 {
         let maps = A::maps();
-        let settled = maps.flows.get_ptr(key).map(<*const Stored<A>>::cast::<Row<A>>);
-        let Some(at) = settled.or_else(|| maps.embryonic.get_ptr(key)) else { return false };
+        let settled = maps.flows.get_ptr_mut(key).map(<*mut Stored<A>>::cast::<Row<A>>);
+        let at = settled.or_else(|| maps.embryonic.get_ptr_mut(key))?;
         // SAFETY: map memory stays mapped while the program runs; every bit pattern is a row. From map to scratch
         // memory directly: by way of a local it would be copied twice, and take room on the stack.
-        unsafe { core::ptr::copy_nonoverlapping(at, row, 1) };
+        unsafe { core::ptr::copy_nonoverlapping(at.cast_const(), row, 1) };
         // SAFETY: as above.
-        if unsafe { Tagged::tag(at) } == tag {
-            return true;
+        if unsafe { Tagged::tag(at.cast_const()) } == tag {
+            return Some(At(at));
         }
     }
-    false
+    None
 }
 
 /// What the sender through that key's row has said; `None` where there is no row.
@@ -137,7 +186,7 @@ pub(crate) fn is_settled<A: Family>(key: &Key<A>) -> bool {
 #[inline(always)]
 pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
     let row = || A::maps().flows.get_ptr_mut(key).map(<*mut Stored<A>>::cast::<Row<A>>);
-    tagged!(row(), key).map(|(row, at)| Flow { row, at })
+    tagged!(row(), key).map(|(row, at)| Flow { row, at: At(at) })
 }
 
 /// The same, with its shortcut.
@@ -153,7 +202,7 @@ pub(crate) fn settled_entry<A: Family>(key: &Key<A>) -> Result<Entry<A>, Missing
 /// The flow of that key, before the other side has answered.
 #[inline(always)]
 pub(crate) fn embryonic<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
-    tagged!(A::maps().embryonic.get_ptr_mut(key), key).map(|(row, at)| Flow { row, at })
+    tagged!(A::maps().embryonic.get_ptr_mut(key), key).map(|(row, at)| Flow { row, at: At(at) })
 }
 
 /// The flow of that key in either table.
@@ -204,8 +253,27 @@ pub(crate) fn remove_embryonic<A: Family>(key: &Key<A>) {
     let _absent = A::maps().embryonic.remove(key);
 }
 
-/// Removes a settled flow row, if there is one.
+/// Adds a settled flow row, without a shortcut; `false` where the key has one, or the table is full.
 #[inline(always)]
-pub(crate) fn remove_settled<A: Family>(key: &Key<A>) {
-    let _absent = A::maps().flows.remove(key);
+pub(crate) fn add_settled<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    write_settled(key, row, BPF_NOEXIST)
+}
+
+/// Replaces a settled flow row, shortcut and all; `false` where the key has none.
+#[inline(always)]
+pub(crate) fn replace_settled<A: Family>(key: &Key<A>, row: &Row<A>) -> bool {
+    write_settled(key, row, BPF_EXIST)
+}
+
+#[inline(always)]
+fn write_settled<A: Family>(key: &Key<A>, row: &Row<A>, how: u32) -> bool {
+    let Some(moved) = super::moved::<A>() else { return false };
+    moved.row = *row;
+    A::maps().flows.insert(key, moved, how.into()).is_ok()
+}
+
+/// Removes a settled flow row; `false` where there is none.
+#[inline(always)]
+pub(crate) fn remove_settled<A: Family>(key: &Key<A>) -> bool {
+    A::maps().flows.remove(key).is_ok()
 }

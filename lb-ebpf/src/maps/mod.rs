@@ -13,10 +13,11 @@ mod sockets;
 mod tally;
 
 pub(crate) use flows::{
-    Entry, Flow, Settled, Stored, add_embryonic, flow, flow_row, is_embryonic, is_settled, remove_embryonic,
-    remove_settled, replace_embryonic, settle, settled, settled_entry, state,
+    At, Entry, Flow, Place, Settled, Stored, add_embryonic, add_settled, flow, flow_at, flow_row,
+    is_embryonic, is_settled, place, remove_embryonic, remove_settled, replace_embryonic, replace_settled,
+    settle, settled, settled_entry, state,
 };
-pub(crate) use scratch::{Scratch, holder, moved, out, reply, work};
+pub(crate) use scratch::{Scratch, Work, holder, moved, out, reply, work};
 pub(crate) use sockets::{forget_translation, translate, translation};
 pub(crate) use tally::{count_connection, count_packet, count_reply};
 

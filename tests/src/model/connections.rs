@@ -97,7 +97,7 @@ pub struct Connection {
     pub masquerade: Masquerade,
     /// The node's own, from a port for masqueraded connections.
     pub own: bool,
-    /// Has the other side answered?
+    /// Has the other side answered, or that of the connection whose place it took?
     pub settled: bool,
     since: u64,
     said: [Said; 4],

@@ -15,6 +15,7 @@ const FIRST_PORT: u16 = 1_024;
 impl Model {
     pub(super) fn ingress(&mut self, case: &Case<'_>) -> Verdicts {
         let packet = &case.packet;
+        let mut follows = false;
         if let Some((id, part)) = self.connections.find(Direction::Ingress, packet.protocol, packet.ends()) {
             if self.goes_unseen(case, id) {
                 return Ok(case.untouched(Verdict::NotService));
@@ -26,13 +27,14 @@ impl Model {
             if self.goes_on(case, (id, part)) {
                 return Ok(self.onward(case, (id, part)));
             }
+            follows = self.may_follow(case, (id, part));
             match part {
                 Part::Request => self.connections.forget(id),
                 _ => self.connections.remove(id, part),
             }
         }
         if self.is_frontend(case) {
-            return self.first(case);
+            return self.first(case, follows);
         }
         let (from, to) = packet.ends();
         if !packet.may_open() {
@@ -106,6 +108,15 @@ impl Model {
         self.connections.is_whole(id, part) || ghost
     }
 
+    /// May the tuple's next connection take the place of this one, which has been answered, among those that have?
+    fn may_follow(&self, case: &Case<'_>, (id, part): (Id, Part)) -> bool {
+        let (packet, connection) = (&case.packet, self.connections.get(id));
+        let plain = connection.masquerade == Masquerade::No && connection.source() == connection.client;
+        let over = self.connections.is_whole(id, part) && self.connections.is_over(id, part);
+        let opens = packet.connects() && packet.opens();
+        part == Part::Request && opens && over && plain && connection.chosen.is_some() && connection.settled
+    }
+
     /// A packet of a known connection.
     fn onward(&mut self, case: &Case<'_>, (id, part): (Id, Part)) -> Outcome {
         let lasts = self.connections.age(id, self.now) >= 1;
@@ -126,8 +137,9 @@ impl Model {
         self.connections.hear(of, case.packet.says, self.now);
     }
 
-    /// The first packet of a connection to a frontend, or one whose connection is forgotten.
-    fn first(&mut self, case: &Case<'_>) -> Verdicts {
+    /// The first packet of a connection to a frontend, or one whose connection is forgotten; it may follow one that has
+    /// been answered ([`Self::may_follow`]).
+    fn first(&mut self, case: &Case<'_>, follows: bool) -> Verdicts {
         let (packet, (from, to)) = (&case.packet, case.packet.ends());
         // What netfilter has begun it goes on with; what opens a connection is ours.
         let goes_on = !packet.may_open() || packet.protocol == protocol::UDP;
@@ -145,6 +157,7 @@ impl Model {
         if chosen.backend.address.ip() == from.ip() || self.hides_client(case, &chosen) {
             connection.masquerade = Masquerade::Pending;
         }
+        connection.settled = follows && connection.masquerade == Masquerade::No;
         self.open(case, connection, Verdict::ForwardedNew)
     }
 
@@ -178,7 +191,7 @@ impl Model {
                 .wrong_choice("a fragment without ports began a connection under another port".to_owned());
         }
         let own = connection.source_port;
-        connection.source_port = seen.port();
+        (connection.source_port, connection.settled) = (seen.port(), false);
         if case.seen.verdict != verdict && case.seen.verdict != Verdict::DroppedRewriteFailed {
             return case.wrong_choice(format!("its port {own} is taken, so it must get another"));
         }
