@@ -139,6 +139,7 @@ fn new_flow<A: Family, P: Packet>(
 #[inline(never)]
 fn first<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, row: &Row<A>) -> Verdict {
     maps::count_packet(row.service_port, packet.len());
+    vouch(packet, row);
     rewrite::apply_at_once(packet, segment, row, End::Destination, Verdict::ForwardedNew)
 }
 
@@ -215,11 +216,20 @@ fn forward<A: Family, P: Packet>(packet: &P, segment: &Segment<A>, flow: &Flow<A
     advance(segment, &flow.row, flow.at);
     let verdict = if flow.row.flags.has(FlowFlags::FORWARD) {
         maps::count_packet(flow.row.service_port, packet.len());
+        vouch(packet, &flow.row);
         Verdict::Forwarded
     } else {
         Verdict::Unmasqueraded
     };
     rewrite::apply_at_once(packet, segment, &flow.row, End::Destination, verdict)
+}
+
+/// A packet to a backend whose source stays has no row at egress.
+#[inline(always)]
+fn vouch<A: Family, P: Packet>(packet: &P, row: &Row<A>) {
+    if !row.flags.has(FlowFlags::MASQUERADED) {
+        packet.vouch();
+    }
 }
 
 /// Notes what a packet says of its flow: at most one store for the time, one for the state.

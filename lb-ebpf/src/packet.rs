@@ -33,6 +33,9 @@ pub(crate) trait Packet: Bytes {
     /// Cuts or stretches the packet to `len` bytes.
     fn resize(&self, len: usize) -> Result<(), Refused>;
 
+    /// Notes on the packet, for the hooks behind this one, that nothing of it is left to translate on its way to a pod.
+    fn vouch(&self);
+
     /// The interface it came in by, or is about to leave by.
     fn ifindex(&self) -> u32;
 }

@@ -21,6 +21,10 @@ use crate::{destination, source, stranger, verdict};
 /// without it answers EINVAL.
 const BPF_F_IPV6: u64 = 1 << 7;
 
+/// The bit of a packet's `tc_index` that says it was vouched for. The kernel carries that number along with a packet, also
+/// through forwarding, fragments and clones; other programs that use it take its low bits.
+const VOUCHED: u32 = 1 << 15;
+
 /// No header begins further in; tells the verifier a bound for offsets that come from memory.
 const LAST_OFFSET: usize = 0x3fff;
 
@@ -39,6 +43,11 @@ pub(crate) struct Place {
 #[inline(always)]
 pub(crate) fn run(skb: *mut __sk_buff, place: Place) -> i32 {
     let packet = Skb(skb);
+    if place.hook == Hook::INGRESS {
+        packet.trust_nobody();
+    } else if place.side == Side::Inside && packet.is_vouched_for() {
+        return verdict::finish(Verdict::NotTranslated, &packet);
+    }
     let link = if place.ethernet { Link::of_ethernet(&packet) } else { Link::of_bare(&packet) };
     let verdict = match link {
         Link::V4(l3) => judge::<V4>(&packet, l3, place),
@@ -144,6 +153,24 @@ impl Skb {
     }
 }
 
+impl Skb {
+    /// Was it translated at this node's ingress, by rows that leave its source alone? What brought it here from another
+    /// network namespace would keep the note, so each ingress begins without.
+    #[inline(always)]
+    fn is_vouched_for(&self) -> bool {
+        // SAFETY: `self.0` is the context the kernel called the program with.
+        unsafe { (*self.0).tc_index & VOUCHED != 0 }
+    }
+
+    #[inline(always)]
+    fn trust_nobody(&self) {
+        if self.is_vouched_for() {
+            // SAFETY: as above; classifiers may write this field.
+            unsafe { (*self.0).tc_index &= !VOUCHED }
+        }
+    }
+}
+
 impl Packet for Skb {
     #[inline(always)]
     fn store<T: Pod>(&self, offset: usize, value: &T) -> Result<(), Refused> {
@@ -195,6 +222,12 @@ impl Packet for Skb {
     fn resize(&self, len: usize) -> Result<(), Refused> {
         // SAFETY: a helper on the context.
         done(unsafe { bpf_skb_change_tail(self.0, len as u32, 0) })
+    }
+
+    #[inline(always)]
+    fn vouch(&self) {
+        // SAFETY: `self.0` is the context the kernel called the program with; classifiers may write this field.
+        unsafe { (*self.0).tc_index |= VOUCHED }
     }
 
     #[inline(always)]

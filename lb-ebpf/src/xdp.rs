@@ -185,6 +185,9 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn vouch(&self) {}
+
+    #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: `self.0` is the context the kernel called the program with.
         unsafe { (*self.0).ingress_ifindex }

@@ -3,10 +3,10 @@
 //! Each test reads as what a pod sees.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use lb_tests::lab::Layout;
+use lb_tests::lab::{Layout, Pod};
 use lb_tests::manifests::Protocol as Port;
 use lb_tests::scene::{BACKENDS, LIMIT, POD_PORT, SOON, Scene, TCP_PORT, UDP_PORT, vips};
 use lb_tests::traffic::{Dial, EchoServer, Failure, FailureKind, Load, Protocol, Reply, tcp_once, udp_once};
@@ -61,6 +61,41 @@ fn c23_a_pod_reaches_itself_through_its_own_service() {
             .unwrap();
         let totals = load.finish(SOON).unwrap();
         assert_eq!(totals.failed(), 0, "{}", totals.describe_failures());
+    }
+}
+
+/// A packet on its way to a backend may have the very ends of a reply to that backend.
+#[test]
+fn c26_two_sockets_that_dial_each_others_services_see_each_others_own_address() {
+    let mut scene = Scene::start(Layout::Routed, &[]).unwrap();
+    let (one, other) = (scene.client().clone(), scene.lab.pod("a").clone());
+    for (name, pod, vips) in
+        [("one", &one, ["10.96.0.21", "fd00:10:96::21"]), ("other", &other, ["10.96.0.22", "fd00:10:96::22"])]
+    {
+        scene.manifests.service(name, |service| {
+            service.cluster_ips(&vips).port("dns", 53, Port::Udp);
+        });
+        scene.manifests.pods(name, &[pod], &[("dns", 7_001, Port::Udp)]);
+    }
+    scene.set_backends(&["a"]).unwrap();
+    let families = [("10.96.0.21", "10.96.0.22"), ("fd00:10:96::21", "fd00:10:96::22")];
+    for (index, (to_one, to_other)) in families.into_iter().enumerate() {
+        let bind = |pod: &Pod| {
+            let socket = pod.netns.run(|| UdpSocket::bind(pod.both_at(7_001)[index])).unwrap();
+            socket.set_read_timeout(Some(LIMIT)).unwrap();
+            socket
+        };
+        let sockets = [bind(&one), bind(&other)];
+        let ways = [(0, 1, to_other, one.both_at(7_001)), (1, 0, to_one, other.both_at(7_001))];
+        for round in 0..3u8 {
+            for (from, to, vip, own) in ways {
+                let vip = SocketAddr::new(vip.parse().unwrap(), 53);
+                sockets[from].send_to(&[round], vip).unwrap();
+                let mut byte = [9];
+                let (_, seen) = sockets[to].recv_from(&mut byte).unwrap();
+                assert_eq!((byte, seen), ([round], own[index]), "{vip}, datagram {round}");
+            }
+        }
     }
 }
 
