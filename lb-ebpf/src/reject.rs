@@ -29,15 +29,28 @@ pub(crate) fn answer<A: Refusal, P: Packet>(packet: &P, segment: &Segment<A>, ve
     if segment.tcp_flags & tcp_flag::RST != 0 {
         return Verdict::DroppedNoFlow;
     }
-    let built = if segment.protocol == Protocol::TCP {
-        reset(packet, segment)
-    } else {
-        A::unreachable(packet, segment)
-    };
-    match built {
+    // One call after the other: the stack has no room for one within the other.
+    match close_up(packet, segment).and_then(|()| build(packet, segment)) {
         Ok(()) => verdict,
         Err(Refused) => Verdict::DroppedUnrejectable,
     }
+}
+
+#[inline(never)]
+fn build<A: Refusal, P: Packet>(packet: &P, segment: &Segment<A>) -> Result<(), Refused> {
+    if segment.protocol == Protocol::TCP { reset(packet, segment) } else { A::unreachable(packet, segment) }
+}
+
+/// Puts the network header of what is to be quoted right before the transport's, over what stands between them.
+#[inline(never)]
+fn close_up<A: Refusal, P: Packet>(packet: &P, segment: &Segment<A>) -> Result<(), Refused> {
+    let at = segment.l4 - size_of::<A::Ip>();
+    if at == segment.l3 || segment.protocol == Protocol::TCP {
+        return Ok(());
+    }
+    let mut ip = packet.read::<A::Ip>(segment.l3).ok_or(Refused)?;
+    A::bare(&mut ip, segment.protocol, (at - segment.l3) as u16);
+    packet.store(at, &ip)
 }
 
 /// What a family's refusals look like.
@@ -50,6 +63,9 @@ pub(crate) trait Refusal: Network {
 
     /// The pseudo-header's sum for that answer (RFC 9293 section 3.1, RFC 8200 section 8.1).
     fn pseudo_header(segment: &Segment<Self>, protocol: Protocol, len: usize) -> u32;
+
+    /// Makes a packet's header one without the `cut` bytes of options or extension headers behind it.
+    fn bare(ip: &mut Self::Ip, protocol: Protocol, cut: u16);
 
     /// Turns the packet into an ICMP port unreachable.
     fn unreachable<P: Packet>(packet: &P, segment: &Segment<Self>) -> Result<(), Refused>;
@@ -125,6 +141,14 @@ impl Refusal for V4 {
     }
 
     #[inline(always)]
+    fn bare(ip: &mut Ipv4Header, _: Protocol, cut: u16) {
+        ip.version_ihl = 0x45;
+        ip.total_len = Be16::new(ip.total_len.get().saturating_sub(cut));
+        ip.checksum = Be16::new(0);
+        ip.checksum = sum(ip, 0);
+    }
+
+    #[inline(always)]
     fn unreachable<P: Packet>(packet: &P, segment: &Segment<Self>) -> Result<(), Refused> {
         let answer = quote::<Self, P>(packet, segment, icmp_v4::UNREACHABLE, icmp_v4::PORT_UNREACHABLE, 0)?;
         send_back(packet, segment, Protocol::ICMP, &answer)
@@ -152,6 +176,12 @@ impl Refusal for V6 {
     }
 
     #[inline(always)]
+    fn bare(ip: &mut Ipv6Header, protocol: Protocol, cut: u16) {
+        ip.next = protocol;
+        ip.payload_len = Be16::new(ip.payload_len.get().saturating_sub(cut));
+    }
+
+    #[inline(always)]
     fn unreachable<P: Packet>(packet: &P, segment: &Segment<Self>) -> Result<(), Refused> {
         let len = size_of::<Unreachable<Ipv6Header>>();
         let pseudo = Self::pseudo_header(segment, Protocol::ICMPV6, len);
@@ -161,8 +191,8 @@ impl Refusal for V6 {
     }
 }
 
-/// The ICMP message about `segment`. Only a packet without options or extension headers is quoted: a fixed
-/// part of any other would cut its ports off, and nobody could tell what it is about.
+/// The ICMP message about `segment`. It has a fixed length, so options and extension headers are left out of what it
+/// quotes: with them the ports would be cut off, and nobody could tell what it is about.
 #[inline(always)]
 fn quote<A: Refusal, P: Packet>(
     packet: &P,
@@ -171,10 +201,7 @@ fn quote<A: Refusal, P: Packet>(
     code: u8,
     pseudo_header: u32,
 ) -> Result<Unreachable<A::Ip>, Refused> {
-    if segment.l4 != segment.l3 + size_of::<A::Ip>() {
-        return Err(Refused);
-    }
-    let quote = packet.read::<Quote<A::Ip>>(segment.l3).ok_or(Refused)?;
+    let quote = packet.read::<Quote<A::Ip>>(segment.l4 - size_of::<A::Ip>()).ok_or(Refused)?;
     let mut icmp = IcmpHeader { kind, code, checksum: Be16::new(0), rest: Be32::new(0) };
     icmp.checksum = sum(&Unreachable { icmp, quote }, pseudo_header);
     Ok(Unreachable { icmp, quote })

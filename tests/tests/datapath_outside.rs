@@ -220,6 +220,25 @@ fn c34_a_port_that_a_cluster_ip_has_not_is_refused() {
     both((undefined_port::<V4>, undefined_port::<V6>));
 }
 
+fn undefined_port_with_options<A: Family>(ends: &Ends) {
+    let mut datapath = Datapath::load().unwrap();
+    publish::<A>(&mut datapath, ends, &ends.backends, 0);
+    datapath.publish_address::<A>(ends.vip.ip()).unwrap();
+    let elsewhere = SocketAddr::new(ends.vip.ip(), 4_711);
+    let plain = Frame::udp(ends.client, elsewhere).payload(b"for nobody");
+    let expected = datapath.from_pod(&plain.build());
+    assert_eq!(expected.verdict, Verdict::RejectedNoPort);
+    let ran = datapath.from_pod(&plain.build_with_options());
+    assert_eq!((ran.verdict, ran.action), (Verdict::RejectedNoPort, REDIRECT));
+    assert_eq!(ran.frame, expected.frame, "it quotes the ports, and no options that would cut them off");
+    checksums_hold(&ran.frame).unwrap();
+}
+
+#[test]
+fn c32_c41_a_datagram_with_options_is_refused_as_any_other() {
+    both((undefined_port_with_options::<V4>, undefined_port_with_options::<V6>));
+}
+
 fn own_connection<A: Family>(ends: &Ends) {
     let mut datapath = Datapath::load().unwrap();
     let backend = ends.backends[2];

@@ -56,16 +56,13 @@ fn reset(frame: &[u8], packet: &Packet) -> Vec<u8> {
     answer.to_bytes().to_vec()
 }
 
-/// Port unreachable (RFC 792, RFC 4443 section 3.1), about the IP header and eight bytes. A packet with options or
-/// extension headers is not quoted: its ports would be cut off.
+/// Port unreachable (RFC 792, RFC 4443 section 3.1), about the IP header and eight bytes of its transport's.
 fn unreachable(frame: &[u8], packet: &Packet) -> Option<(IpNumber, Vec<u8>)> {
     let v4 = packet.src.is_ipv4();
-    if packet.l4 != packet.l3 + if v4 { 20 } else { 40 } {
-        return None;
-    }
     let (kind, code, number) = if v4 { (3, 3, IpNumber::ICMP) } else { (1, 4, IpNumber::IPV6_ICMP) };
     let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
-    message.extend(&frame[packet.l3..packet.l4 + 8]);
+    message.extend(quoted_header(frame, packet)?);
+    message.extend(&frame[packet.l4..packet.l4 + 8]);
     let mut covered = Vec::new();
     if let (IpAddr::V6(from), IpAddr::V6(to)) = (packet.dst, packet.src) {
         covered.extend(from.octets());
@@ -76,6 +73,29 @@ fn unreachable(frame: &[u8], packet: &Packet) -> Option<(IpNumber, Vec<u8>)> {
     let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&covered).ones_complement();
     message[2..4].copy_from_slice(&sum.to_ne_bytes());
     Some((number, message))
+}
+
+/// The packet's IP header, as if there were nothing between it and its transport's.
+fn quoted_header(frame: &[u8], packet: &Packet) -> Option<Vec<u8>> {
+    let header = &frame[packet.l3..packet.l4];
+    let mut out = Vec::new();
+    if packet.src.is_ipv4() {
+        let (mut ip, _) = Ipv4Header::from_slice(header).ok()?;
+        if ip.options.is_empty() {
+            return Some(header.to_vec());
+        }
+        ip.total_len -= u16::try_from(ip.options.len()).ok()?;
+        ip.options = etherparse::Ipv4Options::default();
+        ip.header_checksum = ip.calc_header_checksum();
+        // As it is: some writers compute a checksum of their own.
+        ip.write_raw(&mut out).ok()?;
+    } else {
+        let (mut ip, rest) = Ipv6Header::from_slice(header).ok()?;
+        ip.payload_length -= u16::try_from(rest.len()).ok()?;
+        ip.next_header = IpNumber(packet.protocol);
+        ip.write(&mut out).ok()?;
+    }
+    Some(out)
 }
 
 /// `body` on its way back, from where the packet was sent to.
