@@ -55,6 +55,8 @@ const MEMORY: &str = "What a connection takes of the kernel's memory";
 const PPS: &str = "Packets a second on one processor, through a veth pair";
 const TRAFFIC: &str = "ClusterIP, from a pod to a pod of the same node";
 const BESIDE: &str = "New connections/s: Switchboard to each of the others, round by round";
+const ON_THE_WAY: &str =
+    "A connection from a pod to a pod of the same node: Switchboard's programs on its way";
 const AT_ONCE: &str = "Everything at once";
 const SPLIT: &str = "Where Switchboard's time goes, everything at once";
 const WATCHED: &str = "One change among others: from bytes on the socket to the first packet";
@@ -151,6 +153,11 @@ const TARGETS: &[Target] = &[
         obstacle: &[
             ("a first packet's program, ns", at(PATHS, &["IPv4", "first TCP packet", "pod_ingress"], "ns")),
             ("each other packet's, about, ns", at(FLOWS, &["IPv4", "TCP", "reply", "1024"], "ns")),
+            ("programs that a connection runs", at(ON_THE_WAY, &["10000"], "runs")),
+            (
+                "us in them, with caches as a connection leaves them",
+                at(ON_THE_WAY, &["10000"], "us in all of them"),
+            ),
             ("of a connection's p50, us", at(TRAFFIC, &["10000", LAST, "Switchboard"], "p50, us")),
             ("which is by plain routing", at(TRAFFIC, &["10000", LAST, "plain routing"], "p50, us")),
         ],

@@ -62,6 +62,11 @@ pub(super) struct Did {
 }
 
 impl Did {
+    /// How many operations.
+    pub(super) fn count(&self) -> f64 {
+        self.count
+    }
+
     /// Operations a second.
     pub(super) fn rate(&self) -> f64 {
         self.count / self.seconds

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod load;
+mod programs;
 mod stage;
 
 use std::time::Duration;
@@ -163,6 +164,7 @@ pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
         }
         let measured = by_turns(&stages, &servers, &effort, *services, &bar)?;
         found.add(*services, &stages, &measured);
+        found.programs.rows.extend(programs::row(*services, &stages, &servers, effort.length / SLICES)?);
     }
     bar.finish_and_clear();
     Ok(found.section())
@@ -175,6 +177,7 @@ struct Found {
     from_outside: Table,
     /// Switchboard to each of the others.
     beside: Table,
+    programs: Table,
     memory: Table,
     plots: Vec<Plot>,
 }
@@ -198,6 +201,7 @@ impl Found {
             from_node: table("ClusterIP, from the node's own sockets to a pod of it"),
             from_outside: table("NodePort, from outside to a pod of the node and to one of another"),
             beside: beside(contenders),
+            programs: programs::table(),
             memory: Table::new("The processes", &["Services x endpoints", "process", "resident memory, MB"]),
             plots: PLOTTED.map(plot).to_vec(),
         }
@@ -353,7 +357,14 @@ impl Found {
                  there already is measured with fewer of the sizes: rules are asked about first packets alone."
                     .to_owned(),
             ],
-            tables: vec![self.beside, self.from_pod, self.from_node, self.from_outside, self.memory],
+            tables: vec![
+                self.beside,
+                self.from_pod,
+                self.programs,
+                self.from_node,
+                self.from_outside,
+                self.memory,
+            ],
             plots: self.plots,
             limits: vec![
                 "Network cards: packets go from one namespace to another by memory alone.".to_owned(),
