@@ -11,6 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use aya_build::{Package, Toolchain, build_ebpf};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 const TOOLCHAIN: &str = "SWITCHBOARD_EBPF_TOOLCHAIN";
 const SKIP: &str = "AYA_BUILD_SKIP";
@@ -38,7 +40,10 @@ fn main() -> anyhow::Result<()> {
         return build(&toolchain);
     }
     match noted(note.as_deref())? {
-        Some(noted) if env::var_os(SKIP).is_none() => outer(&noted),
+        Some(noted) if env::var_os(SKIP).is_none() => {
+            outer(&noted)?;
+            slim(&out.join(OBJECT))
+        }
         _ => std::fs::write(out.join(OBJECT), []).context("the stub of the eBPF object"),
     }
 }
@@ -64,6 +69,8 @@ fn outer(noted: &Noted) -> anyhow::Result<()> {
     inner.env(INNER, &noted.toolchain).env("PATH", path);
     // Made for user space: with it the compiler puts less in line, and programs need more stack than the verifier gives.
     inner.env_remove("CARGO_INCREMENTAL");
+    // The release profile is made for user space too; bpf-linker optimises the whole program anyway.
+    inner.env("CARGO_PROFILE_RELEASE_LTO", "false").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     if noted.bootstrap == "RUSTC_BOOTSTRAP=1" {
         inner.env("RUSTC_BOOTSTRAP", "1");
     }
@@ -83,4 +90,24 @@ fn build(toolchain: &str) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lb-ebpf");
     let root_dir = root.to_str().context("the path of lb-ebpf is no UTF-8")?;
     build_ebpf([Package { name: "lb-ebpf", root_dir, ..Package::default() }], Toolchain::Custom(toolchain))
+}
+
+/// Takes out of the object what neither the kernel nor aya reads: DWARF, and what it and BTF are relocated by, which are
+/// three quarters of it. The rest becomes memory of every agent.
+fn slim(object: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(object).with_context(|| format!("reading {}", object.display()))?;
+    let mut elf = Builder::read(bytes.as_slice()).context("reading the eBPF object")?;
+    for section in &mut elf.sections {
+        let name = section.name.to_string();
+        section.delete = [".debug_", ".rel.debug_", ".rel.BTF"].iter().any(|unread| name.starts_with(unread));
+    }
+    elf.delete_orphans();
+    // bpf-linker keeps sections' names among the symbols', which is one table too few for the writer.
+    let names = elf.sections.add();
+    (names.name, names.sh_type, names.data) = (".shstrtab".into(), SHT_STRTAB, SectionData::SectionString);
+    let mut slim = Vec::new();
+    elf.write(&mut slim).context("writing the eBPF object")?;
+    let unfinished = object.with_extension("unfinished");
+    std::fs::write(&unfinished, slim).with_context(|| format!("writing {}", unfinished.display()))?;
+    std::fs::rename(&unfinished, object).with_context(|| format!("naming {}", object.display()))
 }
