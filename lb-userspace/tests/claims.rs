@@ -71,7 +71,10 @@ impl Cluster {
         let refused = planned.values().flat_map(text).collect();
         let decisions = planned.values().flat_map(|planned| &planned.decisions);
         let frontends = decisions.flat_map(|decision| {
-            decision.frontends.iter().map(|frontend| format!("{} {}", decision.name.service, show(frontend)))
+            decision
+                .frontends
+                .iter()
+                .map(|frontend| format!("{} {}", decision.name.service.name, show(frontend)))
         });
         (frontends.filter(|line| !line.contains("ClusterIp")).collect(), refused)
     }
@@ -175,7 +178,7 @@ fn c34_a_cluster_address_refuses_its_other_ports_once() {
         .filter(|(_, frontend)| frontend.kind == FrontendKind::Whole)
         .collect();
     let [(port, frontend)] = whole[..] else { panic!("{whole:?}") };
-    assert_eq!((port.as_str(), frontend.addr, frontend.port), ("a", Some(ip("10.96.0.7")), 0));
+    assert_eq!((&**port, frontend.addr, frontend.port), ("a", Some(ip("10.96.0.7")), 0));
 }
 
 #[test]

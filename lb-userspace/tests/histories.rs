@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::Protocol;
 use lb_userspace::model::{
-    Endpoint, EndpointPort, EndpointSlice, Families, Hints, Node, Object, ObjectKey, ObjectName, Service,
+    Endpoint, EndpointPort, EndpointSlice, Families, Node, Object, ObjectKey, ObjectName, Placement, Service,
     ServicePort, State, TrafficPolicy,
 };
 use lb_userspace::plan::decide::{self, Planned};
@@ -48,8 +48,11 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             ready,
             serving: true,
             terminating: !ready,
-            node: Some(if local { "here" } else { "there" }.into()),
-            hints: Hints::of(zone.map(|zone| format!("z{zone}")), None),
+            placement: Placement::of(
+                Some(if local { "here" } else { "there" }),
+                zone.map(|zone| format!("z{zone}")),
+                None,
+            ),
         },
     );
     let fields = (0..4u8, 0..4u8, 0..4u64, prop::collection::vec(endpoint, 0..4));

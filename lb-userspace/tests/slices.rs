@@ -42,7 +42,7 @@ fn decisions(manifests: &[String]) -> BTreeMap<String, Decision> {
     state.replace_all(snapshot.objects);
     let planned = decide::dirty(&mut state, &mut Owners::default());
     let all = planned.into_values().flat_map(|planned| planned.decisions);
-    all.map(|decision| (decision.name.port.clone(), decision)).collect()
+    all.map(|decision| (decision.name.port.to_string(), decision)).collect()
 }
 
 /// Every backend of a decision, those of this node with a star.

@@ -43,9 +43,8 @@ fn decision(service: u32, endpoints: u32) -> (ObjectName, Vec<Decision>) {
     };
     let backends = addresses.into_iter().map(|addr| Backend { addr, serving: true, local: false }).collect();
     let port = ServicePortName {
-        namespace: "scale".to_owned(),
-        service: name.clone(),
-        port: String::new(),
+        service: ObjectName::new("scale", &name),
+        port: "".into(),
         protocol: Protocol::TCP,
     };
     (ObjectName::new("scale", name), vec![Decision { name: port, frontends: vec![frontend], backends }])

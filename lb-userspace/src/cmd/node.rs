@@ -181,8 +181,7 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
-            node: None,
-            hints: None,
+            placement: None,
         };
         let name = ObjectName::new("default", service);
         Change::Apply(Object::EndpointSlice(EndpointSlice {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lb_common::address::Protocol;
 
-use super::ObjectName;
+use super::{ObjectName, Placement, Placements};
 
 /// A slice of a Service's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,36 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
 }
 
+// It costs what it has as often as there are endpoints.
+const _: () = assert!(size_of::<Endpoint>() == 32);
+
+impl EndpointSlice {
+    /// Lets go of the room that lists were given in advance, and of placements that are known already.
+    pub(super) fn settle(&mut self, known: &mut Placements) {
+        let placements = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.placement.as_mut());
+        placements.for_each(|placement| known.share(placement));
+        self.endpoints.shrink_to_fit();
+        self.ports.shrink_to_fit();
+    }
+
+    /// Becomes `new`, in the memory that it has where that fits: slices change all the time, and what lies between
+    /// things that come and go keeps memory from being whole.
+    pub(super) fn replace(&mut self, new: Self) {
+        let Self { ports, endpoints, .. } = self;
+        let (mut ports, mut endpoints) = (std::mem::take(ports), std::mem::take(endpoints));
+        if ports != new.ports {
+            ports = new.ports;
+        }
+        if endpoints.capacity() == new.endpoints.len() {
+            endpoints.clear();
+            endpoints.extend(new.endpoints);
+        } else {
+            endpoints = new.endpoints;
+        }
+        *self = Self { ports, endpoints, ..new };
+    }
+}
+
 /// A port of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPort {
@@ -42,7 +72,7 @@ pub struct EndpointPort {
     pub port: u16,
 }
 
-/// An endpoint: usually a pod. There may be hundreds of thousands, on few nodes, most without hints.
+/// An endpoint: usually a pod. There may be hundreds of thousands: it has 32 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its address: the first of the object's (C6).
@@ -53,31 +83,8 @@ pub struct Endpoint {
     pub serving: bool,
     /// Is it going away?
     pub terminating: bool,
-    /// The node it runs on.
-    pub node: Option<Arc<str>>,
-    /// Who should use it (C13); `None`: it does not say.
-    pub hints: Option<Box<Hints>>,
-}
-
-/// Who should use an endpoint (C13).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hints {
-    /// Nodes of these zones.
-    pub zones: Box<[String]>,
-    /// These nodes.
-    pub nodes: Box<[String]>,
-}
-
-impl Hints {
-    /// Those hints; `None` where they say nothing.
-    #[must_use]
-    pub fn of(
-        zones: impl IntoIterator<Item = String>,
-        nodes: impl IntoIterator<Item = String>,
-    ) -> Option<Box<Self>> {
-        let hints = Self { zones: zones.into_iter().collect(), nodes: nodes.into_iter().collect() };
-        (hints != Self::default()).then(|| Box::new(hints))
-    }
+    /// Where it runs and who should use it; `None`: it does not say.
+    pub placement: Option<Arc<Placement>>,
 }
 
 impl Endpoint {
@@ -87,16 +94,28 @@ impl Endpoint {
         self.ready || self.serving
     }
 
+    /// The node it runs on.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.placement.as_ref()?.node.as_deref()
+    }
+
+    /// Does it say who should use it (C13)?
+    #[must_use]
+    pub fn is_hinted(&self) -> bool {
+        !self.for_zones().is_empty() || !self.for_nodes().is_empty()
+    }
+
     /// Zones whose nodes should use it (C13).
     #[must_use]
     pub fn for_zones(&self) -> &[String] {
-        self.hints.as_ref().map(|hints| &*hints.zones).unwrap_or_default()
+        self.placement.as_ref().map(|placement| &*placement.for_zones).unwrap_or_default()
     }
 
     /// Nodes that should use it (C13).
     #[must_use]
     pub fn for_nodes(&self) -> &[String] {
-        self.hints.as_ref().map(|hints| &*hints.nodes).unwrap_or_default()
+        self.placement.as_ref().map(|placement| &*placement.for_nodes).unwrap_or_default()
     }
 
     /// May it stand in where none is ready (C11, C12)?

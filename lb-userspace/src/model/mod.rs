@@ -8,15 +8,17 @@ mod change;
 mod endpoints;
 mod networks;
 mod node;
+mod placement;
 mod service;
 mod state;
 
 use std::sync::Arc;
 
 pub use change::Change;
-pub use endpoints::{Endpoint, EndpointPort, EndpointSlice, Hints};
+pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
 pub use networks::ServiceCidr;
 pub use node::Node;
+pub use placement::{Placement, Placements};
 pub use service::{Families, NotProxied, Service, ServicePort, TrafficPolicy};
 pub use state::{Relisted, State};
 
@@ -97,6 +99,16 @@ pub enum ObjectKey {
 }
 
 impl Object {
+    /// Lets go of room that it needs no longer, and of placements that are `known` already: for who holds many objects
+    /// until they are taken in. Room that is let go of later leaves as many holes between what stays.
+    pub fn settle(&mut self, known: &mut Placements) {
+        match self {
+            Self::Service(service) => service.shrink(),
+            Self::EndpointSlice(slice) => slice.settle(known),
+            Self::Node(_) | Self::ServiceCidr(_) => {}
+        }
+    }
+
     /// Which object it is.
     #[must_use]
     pub fn key(&self) -> ObjectKey {

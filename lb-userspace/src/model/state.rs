@@ -5,11 +5,10 @@
 //! hold the same objects are equal in all but the dirty set, whatever the order of events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{EndpointSlice, Kind, Node, Object, ObjectKey, ObjectName, Service, ServiceCidr};
+use super::{EndpointSlice, Kind, Node, Object, ObjectKey, ObjectName, Placements, Service, ServiceCidr};
 
 /// Every object that counts on this node.
 #[derive(Clone, Debug)]
@@ -18,10 +17,10 @@ pub struct State {
     node: Option<Node>,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Sorted; most Services have one slice of each family.
+    slices_of: BTreeMap<ObjectName, Box<[ObjectName]>>,
     service_cidrs: BTreeMap<String, ServiceCidr>,
-    /// The nodes that endpoints are on, so that each name is kept once.
-    node_names: BTreeSet<Arc<str>>,
+    placements: Placements,
     dirty: BTreeSet<ObjectName>,
     ignored: BTreeMap<String, u64>,
 }
@@ -46,7 +45,7 @@ impl State {
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
             service_cidrs: BTreeMap::new(),
-            node_names: BTreeSet::new(),
+            placements: Placements::default(),
             dirty: BTreeSet::new(),
             ignored: BTreeMap::new(),
         }
@@ -76,8 +75,9 @@ impl State {
             }
             ObjectKey::EndpointSlice(name) => {
                 let slice = self.slices.remove(name);
-                if let Some(slice) = &slice {
-                    self.unlink(slice);
+                if let Some(service) = slice.as_ref().and_then(|slice| slice.service.as_ref()) {
+                    self.unlink(service, name);
+                    self.dirty.insert(service.clone());
                 }
                 slice.is_some()
             }
@@ -112,6 +112,9 @@ impl State {
         for key in &gone {
             self.delete(key);
         }
+        pack(&mut self.services);
+        pack(&mut self.slices);
+        pack(&mut self.slices_of);
         relisted
     }
 
@@ -160,7 +163,8 @@ impl State {
         &'a self,
         service: &ObjectName,
     ) -> impl Iterator<Item = &'a EndpointSlice> + use<'a> {
-        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
+        let names = self.slices_of.get(service).into_iter().flat_map(|names| names.iter());
+        names.filter_map(|name| self.slices.get(name))
     }
 
     /// Where Services get their addresses, by ServiceCIDR objects; each network once (C34).
@@ -211,7 +215,9 @@ impl State {
             return false;
         }
         // Names that are kept anyway are not kept twice.
-        if let Some((known, _)) = self.slices_of.get_key_value(&service.name) {
+        let known = self.services.get_key_value(&service.name).map(|(known, _)| known);
+        let known = known.or_else(|| self.slices_of.get_key_value(&service.name).map(|(known, _)| known));
+        if let Some(known) = known {
             service.name = known.clone();
         }
         service.shrink();
@@ -221,12 +227,13 @@ impl State {
     }
 
     fn apply_slice(&mut self, mut slice: EndpointSlice) -> bool {
-        if let Some(old) = self.slices.remove(&slice.name) {
-            if old == slice {
-                self.slices.insert(old.name.clone(), old);
-                return false;
-            }
-            self.unlink(&old);
+        let known = self.slices.get_key_value(&slice.name);
+        if known.is_some_and(|(_, old)| *old == slice) {
+            return false;
+        }
+        let before = known.and_then(|(_, old)| old.service.clone());
+        if let Some((name, _)) = known {
+            slice.name = name.clone();
         }
         if let Some(service) = &mut slice.service {
             let known = self.services.get_key_value(service).map(|(known, _)| known);
@@ -235,42 +242,42 @@ impl State {
                 *service = known.clone();
             }
         }
-        slice
-            .endpoints
-            .iter_mut()
-            .filter_map(|endpoint| endpoint.node.as_mut())
-            .for_each(|node| self.share(node));
-        slice.endpoints.shrink_to_fit();
-        slice.ports.shrink_to_fit();
-        if let Some(service) = &slice.service {
-            self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
-            self.dirty.insert(service.clone());
+        slice.settle(&mut self.placements);
+        if before != slice.service {
+            if let Some(service) = &before {
+                self.unlink(service, &slice.name);
+            }
+            if let Some(service) = &slice.service {
+                self.link(service, &slice.name);
+            }
         }
-        self.slices.insert(slice.name.clone(), slice);
+        self.dirty.extend(before);
+        self.dirty.extend(slice.service.clone());
+        match self.slices.get_mut(&slice.name) {
+            Some(old) => old.replace(slice),
+            None => drop(self.slices.insert(slice.name.clone(), slice)),
+        }
         true
     }
 
-    /// Replaces a node's name by an equal one that is kept already.
-    fn share(&mut self, node: &mut Arc<str>) {
-        match self.node_names.get(node) {
-            Some(known) => *node = known.clone(),
-            None => {
-                if self.node_names.len().is_power_of_two() {
-                    self.node_names.retain(|name| Arc::strong_count(name) > 1);
-                }
-                self.node_names.insert(node.clone());
-            }
+    fn link(&mut self, service: &ObjectName, slice: &ObjectName) {
+        let slices = self.slices_of.entry(service.clone()).or_default();
+        if let Err(place) = slices.binary_search(slice) {
+            let mut more = std::mem::take(slices).into_vec();
+            more.insert(place, slice.clone());
+            *slices = more.into_boxed_slice();
         }
     }
 
-    fn unlink(&mut self, slice: &EndpointSlice) {
-        let Some(service) = &slice.service else { return };
-        self.dirty.insert(service.clone());
-        if let Some(names) = self.slices_of.get_mut(service) {
-            names.remove(&slice.name);
-            if names.is_empty() {
-                self.slices_of.remove(service);
-            }
+    fn unlink(&mut self, service: &ObjectName, slice: &ObjectName) {
+        let Some(slices) = self.slices_of.get_mut(service) else { return };
+        if let Ok(place) = slices.binary_search(slice) {
+            let mut fewer = std::mem::take(slices).into_vec();
+            fewer.remove(place);
+            *slices = fewer.into_boxed_slice();
+        }
+        if slices.is_empty() {
+            self.slices_of.remove(service);
         }
     }
 
@@ -300,6 +307,11 @@ impl State {
         self.node = node;
         true
     }
+}
+
+/// Lays a tree out anew: nodes of one that was filled in order are half empty.
+fn pack<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
+    *tree = std::mem::take(tree).into_iter().collect();
 }
 
 #[cfg(test)]

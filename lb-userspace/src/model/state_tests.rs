@@ -1,6 +1,8 @@
 //! Which Services each change makes dirty.
 
-use super::super::{Endpoint, Families, Hints, ServicePort};
+use std::sync::Arc;
+
+use super::super::{Endpoint, Families, Placement, ServicePort};
 use super::*;
 
 fn service(name: &str, node_port: Option<u16>) -> Object {
@@ -20,8 +22,7 @@ fn slice(name: &str, service: &str, zone: Option<&str>) -> Object {
         ready: true,
         serving: true,
         terminating: false,
-        node: None,
-        hints: Hints::of(zone.map(str::to_owned), None),
+        placement: Placement::of(None, zone.map(str::to_owned), None),
     };
     Object::EndpointSlice(EndpointSlice {
         name: ObjectName::new("ns", name),
@@ -122,18 +123,20 @@ fn ignored_kinds_are_counted() {
 fn a_node_that_many_endpoints_are_on_is_named_once_and_forgotten_with_the_last() {
     let on = |slice_name: &str, node: &str| {
         let Object::EndpointSlice(mut slice) = slice(slice_name, "a", None) else { unreachable!("a slice") };
-        slice.endpoints[0].node = Some(node.into());
+        slice.endpoints[0].placement = Placement::on(node);
         Object::EndpointSlice(slice)
     };
     let mut state = State::new("here");
     state.replace_all([on("s1", "node"), on("s2", "node")]);
-    let nodes: Vec<_> =
-        state.slices_of(&ObjectName::new("ns", "a")).map(|slice| slice.endpoints[0].node.clone()).collect();
+    let nodes: Vec<_> = state
+        .slices_of(&ObjectName::new("ns", "a"))
+        .map(|slice| slice.endpoints[0].placement.clone())
+        .collect();
     let [Some(one), Some(other)] = nodes.as_slice() else { panic!("two endpoints: {nodes:?}") };
     assert!(Arc::ptr_eq(one, other));
     drop(nodes);
     for number in 0..1_000 {
         state.apply(on("s1", &format!("node-{number}")));
     }
-    assert!(state.node_names.len() < 10, "{} names are kept", state.node_names.len());
+    assert!(state.placements.len() < 10, "{} are kept", state.placements.len());
 }

@@ -152,7 +152,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::model::Hints;
+    use crate::model::Placement;
 
     const HERE: Topology<'_> = Topology { node: "here", zone: Some("za") };
 
@@ -172,8 +172,7 @@ mod tests {
             ready: has('r'),
             serving: has('r') || has('s') || has('n'),
             terminating: has('s'),
-            node: None,
-            hints: Hints::of(zone.map(str::to_owned), node.map(str::to_owned)),
+            placement: Placement::of(None, zone.map(str::to_owned), node.map(str::to_owned)),
         };
         (endpoint, has('l'))
     }

@@ -232,10 +232,10 @@ fn candidates<'a>(state: &'a State, service: &Service, port: &ServicePort) -> Ve
 fn counts_before(new: &(u64, Candidate<'_>), known: &(u64, Candidate<'_>)) -> bool {
     let rank = |candidate: &Candidate<'_>| {
         let endpoint = candidate.endpoint;
-        let hinted = endpoint.hints.is_some();
+        let hinted = endpoint.is_hinted();
         (endpoint.ready, endpoint.serving, hinted, candidate.local)
     };
-    let one_pod = new.1.endpoint.node.is_some() && new.1.endpoint.node == known.1.endpoint.node;
+    let one_pod = new.1.endpoint.node().is_some() && new.1.endpoint.node() == known.1.endpoint.node();
     if one_pod && new.0 != known.0 {
         return new.0 > known.0;
     }
@@ -253,7 +253,7 @@ fn candidates_of_slice<'a>(
     let matching = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
     for (number, endpoint) in matching.flat_map(|p| slice.endpoints.iter().map(move |e| (p.port, e))) {
         let addr = SocketAddr::new(endpoint.addr, number);
-        let candidate = Candidate { addr, endpoint, local: endpoint.node.as_deref() == Some(node) };
+        let candidate = Candidate { addr, endpoint, local: endpoint.node() == Some(node) };
         let known = found.entry(addr).or_insert(candidate);
         if !endpoint.terminating {
             *known = candidate;

@@ -7,17 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::Protocol;
 
-use crate::model::TrafficPolicy;
+use crate::model::{ObjectName, TrafficPolicy};
 
 /// The name of a service port: what owns frontends, ids and affinity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortName {
-    /// The Service's namespace.
-    pub namespace: String,
-    /// The Service's name.
-    pub service: String,
+    /// The Service.
+    pub service: ObjectName,
     /// The port's name; empty where it has none.
-    pub port: String,
+    pub port: Box<str>,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
 }
@@ -25,7 +23,7 @@ pub struct ServicePortName {
 impl std::fmt::Display for ServicePortName {
     /// `namespace/service:port/protocol`, also the text in the `SERVICE_PORTS` map.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}:{}/{}", self.namespace, self.service, self.port, self.protocol)
+        write!(f, "{}:{}/{}", self.service, self.port, self.protocol)
     }
 }
 

@@ -78,9 +78,8 @@ impl std::str::FromStr for NodePortAddresses {
 #[must_use]
 pub fn port_name(service: &Service, port: &ServicePort) -> ServicePortName {
     ServicePortName {
-        namespace: service.name.namespace.to_string(),
-        service: service.name.name.to_string(),
-        port: port.name.clone(),
+        service: service.name.clone(),
+        port: port.name.as_str().into(),
         protocol: port.protocol,
     }
 }

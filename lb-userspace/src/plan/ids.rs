@@ -129,6 +129,12 @@ impl<O: Eq + Hash + Clone> Ids<O> {
         }
     }
 
+    /// Was it released, and not claimed again since?
+    #[must_use]
+    pub fn rests(&self, id: u32) -> bool {
+        self.released.contains_key(&id)
+    }
+
     /// Frees what was released at `until` or before and not claimed again since; says which ids.
     pub fn reclaim(&mut self, until: Epoch) -> Vec<Held> {
         let mut freed = Vec::new();

@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey, SlotRange};
 use lb_common::address::{Address, V4, V6};
 
+use super::by_id::ById;
 use super::few::Few;
+use super::place::Numbered;
 use super::wanted::{Differing, Wanted};
 use crate::tables::{Family, MapOp, PortName, Tables};
 
 /// A family with a share of the index.
-pub trait Indexed: Family + Differing {
+pub trait Indexed: Family + Differing + Numbered {
     /// What a service port owns in it.
     fn owned(owned: &Owned) -> Option<&OwnedRows<Self>>;
     /// What a service port owns in it, to be changed.
@@ -27,7 +29,7 @@ pub trait Indexed: Family + Differing {
 #[derive(Debug, Default)]
 pub struct Ledger {
     tables: Tables,
-    owned: BTreeMap<u32, Owned>,
+    owned: ById<Owned>,
 }
 
 /// What a service port owns. Most have rows of one family only.
@@ -89,7 +91,7 @@ impl Ledger {
     /// Builds the index of `tables`.
     #[must_use]
     pub fn new(tables: Tables) -> Self {
-        let mut owned = BTreeMap::new();
+        let mut owned = ById::default();
         index::<V4>(&tables, &mut owned);
         index::<V6>(&tables, &mut owned);
         Self { tables, owned }
@@ -128,7 +130,7 @@ impl Ledger {
     pub fn owners(&self) -> BTreeSet<u32> {
         let networks = !self.tables.networks_v4.is_empty() || !self.tables.networks_v6.is_empty();
         let nobody = networks.then_some(0);
-        self.owned.keys().chain(self.tables.service_ports.keys()).copied().chain(nobody).collect()
+        self.owned.ids().chain(self.tables.service_ports.keys().copied()).chain(nobody).collect()
     }
 
     /// The frontends of a service port.
@@ -138,7 +140,7 @@ impl Ledger {
     ) -> impl Iterator<Item = (FrontendKey<A>, FrontendRow)> + '_ {
         let rows = A::frontends(&self.tables);
         let keys =
-            self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| owned.frontends.iter());
+            self.owned.get(owner).and_then(A::owned).into_iter().flat_map(|owned| owned.frontends.iter());
         keys.filter_map(|key| Some((*key, *rows.get(key)?)))
     }
 
@@ -149,13 +151,13 @@ impl Ledger {
     ) -> impl Iterator<Item = (BackendId, BackendRow<A>)> + '_ {
         let rows = A::backends(&self.tables);
         let ids =
-            self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| owned.backends.iter());
+            self.owned.get(owner).and_then(A::owned).into_iter().flat_map(|owned| owned.backends.iter());
         ids.filter_map(|id| Some((*id, *rows.get(id)?)))
     }
 
     /// The source ranges of a service port.
     pub fn ranges_of<A: Indexed>(&self, owner: u32) -> impl Iterator<Item = RangeKey<A>> + '_ {
-        self.owned.get(&owner).and_then(A::owned).into_iter().flat_map(|owned| owned.ranges.iter()).copied()
+        self.owned.get(owner).and_then(A::owned).into_iter().flat_map(|owned| owned.ranges.iter()).copied()
     }
 
     /// A backend's row; all zero where none was ever written.
@@ -182,7 +184,7 @@ impl Ledger {
         let before = A::backends(&self.tables).get(&id).map(|row| row.service_port);
         if before != Some(row.service_port) {
             self.disown::<A>(before, |owned| owned.backends.remove(&id));
-            A::owned_mut(self.owned.entry(row.service_port).or_default()).backends.insert(id);
+            A::owned_mut(self.owned.get_or_insert_with(row.service_port, Owned::default)).backends.insert(id);
         }
     }
 
@@ -193,12 +195,12 @@ impl Ledger {
             self.disown::<A>(before, |owned| owned.frontends.remove(key));
         }
         if let Some(after) = after {
-            A::owned_mut(self.owned.entry(after).or_default()).frontends.insert(*key);
+            A::owned_mut(self.owned.get_or_insert_with(after, Owned::default)).frontends.insert(*key);
         }
     }
 
     fn add_range<A: Indexed>(&mut self, key: &RangeKey<A>) {
-        A::owned_mut(self.owned.entry(range_owner(key)).or_default()).ranges.insert(*key);
+        A::owned_mut(self.owned.get_or_insert_with(range_owner(key), Owned::default)).ranges.insert(*key);
     }
 
     fn remove_range<A: Indexed>(&mut self, key: &RangeKey<A>) {
@@ -207,11 +209,11 @@ impl Ledger {
 
     fn disown<A: Indexed>(&mut self, owner: Option<u32>, remove: impl FnOnce(&mut OwnedRows<A>) -> bool) {
         let Some(owner) = owner else { return };
-        let Some(owned) = self.owned.get_mut(&owner) else { return };
+        let Some(owned) = self.owned.get_mut(owner) else { return };
         remove(A::owned_mut(owned));
         A::drop_empty(owned);
         if owned.v4.is_none() && owned.v6.is_none() {
-            self.owned.remove(&owner);
+            self.owned.remove(owner);
         }
     }
 }
@@ -254,15 +256,15 @@ impl Wanted for Ledger {
     }
 }
 
-fn index<A: Indexed>(tables: &Tables, owned: &mut BTreeMap<u32, Owned>) {
+fn index<A: Indexed>(tables: &Tables, owned: &mut ById<Owned>) {
     for (id, row) in A::backends(tables).iter() {
-        A::owned_mut(owned.entry(row.service_port).or_default()).backends.insert(id);
+        A::owned_mut(owned.get_or_insert_with(row.service_port, Owned::default)).backends.insert(id);
     }
     for (key, row) in A::frontends(tables) {
-        A::owned_mut(owned.entry(row.service_port).or_default()).frontends.insert(*key);
+        A::owned_mut(owned.get_or_insert_with(row.service_port, Owned::default)).frontends.insert(*key);
     }
     for key in A::ranges(tables) {
-        A::owned_mut(owned.entry(range_owner(key)).or_default()).ranges.insert(*key);
+        A::owned_mut(owned.get_or_insert_with(range_owner(key), Owned::default)).ranges.insert(*key);
     }
 }
 

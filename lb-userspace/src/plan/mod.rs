@@ -4,6 +4,7 @@
 //! where objects come from, the kernel, clocks or randomness.
 
 mod books;
+mod by_id;
 pub mod choose;
 pub mod decide;
 pub mod decision;

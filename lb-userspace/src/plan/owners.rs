@@ -58,7 +58,7 @@ struct Claim {
 pub struct Owners {
     site: Site,
     claims: BTreeMap<FrontendAddress, Box<[Claim]>>,
-    by_service: BTreeMap<ObjectName, Box<[(FrontendAddress, Claim)]>>,
+    by_service: BTreeMap<ObjectName, Box<[FrontendAddress]>>,
 }
 
 impl FrontendAddress {
@@ -110,8 +110,9 @@ impl Owners {
             .into_iter()
             .map(|(frontend, name)| (frontend, Claim { created, name: shared(name) }))
             .collect();
+        let claimed = self.by_service.remove(service).unwrap_or_default();
         let old: BTreeSet<(FrontendAddress, Claim)> =
-            self.by_service.remove(service).unwrap_or_default().into_iter().collect();
+            claimed.iter().flat_map(|frontend| self.claims_of(service, *frontend)).collect();
         let mut concerned = BTreeSet::new();
         for (frontend, claim) in old.symmetric_difference(&new) {
             let related = self.related(*frontend);
@@ -120,14 +121,25 @@ impl Owners {
             if before != self.winners(&related) {
                 // Whoever goes on claiming in vain is told the new owner.
                 let claims = related.iter().filter_map(|frontend| self.claims.get(frontend)).flatten();
-                concerned.extend(before.iter().flatten().chain(claims).map(|claim| owner_name(&claim.name)));
+                concerned
+                    .extend(before.iter().flatten().chain(claims).map(|claim| claim.name.service.clone()));
             }
         }
         if !new.is_empty() {
-            self.by_service.insert(service.clone(), new.into_iter().collect());
+            let claimed: BTreeSet<FrontendAddress> = new.into_iter().map(|(frontend, _)| frontend).collect();
+            self.by_service.insert(service.clone(), claimed.into_iter().collect());
         }
         concerned.remove(service);
         concerned
+    }
+
+    fn claims_of<'a>(
+        &'a self,
+        service: &'a ObjectName,
+        frontend: FrontendAddress,
+    ) -> impl Iterator<Item = (FrontendAddress, Claim)> + 'a {
+        let claims = self.claims.get(&frontend).into_iter().flat_map(|claims| claims.iter());
+        claims.filter(|claim| claim.name.service == *service).map(move |claim| (frontend, claim.clone()))
     }
 
     /// Takes a claim out, or puts it in where it is not.
@@ -182,10 +194,6 @@ impl Owners {
     }
 }
 
-fn owner_name(name: &ServicePortName) -> ObjectName {
-    ObjectName::new(&name.namespace, &name.service)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,18 +204,13 @@ mod tests {
 
     fn claim(owners: &mut Owners, service: &str, created: Option<i64>, ports: &[u16]) -> Vec<String> {
         let object = ObjectName::new("ns", service);
-        let name = ServicePortName {
-            namespace: "ns".to_owned(),
-            service: service.to_owned(),
-            port: String::new(),
-            protocol: Protocol::TCP,
-        };
+        let name = ServicePortName { service: object.clone(), port: "".into(), protocol: Protocol::TCP };
         let claims = ports.iter().map(|&port| (frontend(port), name.clone()));
         owners.claim(&object, created, claims).into_iter().map(|name| name.name.to_string()).collect()
     }
 
     fn owner(owners: &Owners, port: u16) -> Option<&str> {
-        owners.owner(&frontend(port)).map(|name| name.service.as_str())
+        owners.owner(&frontend(port)).map(|name| &*name.service.name)
     }
 
     #[test]

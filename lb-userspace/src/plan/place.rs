@@ -6,7 +6,8 @@
 //! does not fit is given back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::hash::Hash;
+use std::num::NonZeroU16;
 
 use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, ServicePortName, SlotRange};
 use lb_common::address::{Address, V4, V6};
@@ -32,16 +33,31 @@ pub enum Refusal {
     NameTooLong(String),
 }
 
-/// Who has a backend's id: the service port, and where the backend listens. A `SocketAddr` would be half as long again.
-pub(super) type BackendOwner = (u32, IpAddr, u16);
+/// Who has a backend's id: the service port, and where the backend listens. There are as many as endpoints: none takes
+/// room for the other family's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendOwner<A> {
+    service_port: u32,
+    addr: A,
+    port: NonZeroU16,
+}
+
+impl<A> BackendOwner<A> {
+    /// `None` where the port is 0, which nobody listens on.
+    pub(super) fn new(service_port: u32, addr: A, port: u16) -> Option<Self> {
+        Some(Self { service_port, addr, port: NonZeroU16::new(port)? })
+    }
+}
 
 /// All that can run out.
 #[derive(Debug)]
-pub(super) struct Allocators {
+pub struct Allocators {
     /// Service port ids by name.
     pub(super) service_ports: Ids<String>,
-    /// Backend ids by service port id and address, IPv4 and IPv6.
-    pub(super) backends: [Ids<BackendOwner>; 2],
+    /// Ids of IPv4 backends.
+    pub(super) backends_v4: Ids<BackendOwner<V4>>,
+    /// Ids of IPv6 backends.
+    pub(super) backends_v6: Ids<BackendOwner<V6>>,
     /// Ranges for backend sets.
     pub(super) slots: Slots,
 }
@@ -50,33 +66,48 @@ impl Allocators {
     pub(super) fn new(capacity: Capacity) -> Self {
         let service_ports =
             Limit { table: "service ports", rows: capacity.service_ports, option: "--max-service-ports" };
-        let backends = |table| {
-            let limit = Limit { table, rows: capacity.backends, option: "--max-backends" };
-            // Row 0 of the array is never used.
-            Ids::new(limit, capacity.backends.saturating_sub(1))
-        };
+        let backends = |table| Limit { table, rows: capacity.backends, option: "--max-backends" };
+        // Row 0 of the array is never used.
+        let last_backend = capacity.backends.saturating_sub(1);
         let slots = Limit { table: "backend slots", rows: capacity.slots, option: "--max-slots" };
         Self {
             service_ports: Ids::new(service_ports, capacity.service_ports),
-            backends: [backends("IPv4 backends"), backends("IPv6 backends")],
+            backends_v4: Ids::new(backends("IPv4 backends"), last_backend),
+            backends_v6: Ids::new(backends("IPv6 backends"), last_backend),
             slots: Slots::new(slots),
         }
     }
 
-    pub(super) fn backends_of<A: Address>(&mut self) -> &mut Ids<BackendOwner> {
-        &mut self.backends[family_index::<A>()]
-    }
-
     pub(super) fn commit(&mut self) {
         self.service_ports.commit();
-        self.backends.iter_mut().for_each(Ids::commit);
+        self.backends_v4.commit();
+        self.backends_v6.commit();
         self.slots.commit();
     }
 
     pub(super) fn roll_back(&mut self) {
         self.service_ports.roll_back();
-        self.backends.iter_mut().for_each(Ids::roll_back);
+        self.backends_v4.roll_back();
+        self.backends_v6.roll_back();
         self.slots.roll_back();
+    }
+}
+
+/// A family with ids of its own.
+pub trait Numbered: Address + Eq + Hash {
+    /// Those of its backends.
+    fn backend_ids(allocators: &mut Allocators) -> &mut Ids<BackendOwner<Self>>;
+}
+
+impl Numbered for V4 {
+    fn backend_ids(allocators: &mut Allocators) -> &mut Ids<BackendOwner<Self>> {
+        &mut allocators.backends_v4
+    }
+}
+
+impl Numbered for V6 {
+    fn backend_ids(allocators: &mut Allocators) -> &mut Ids<BackendOwner<Self>> {
+        &mut allocators.backends_v6
     }
 }
 
@@ -177,8 +208,8 @@ impl Placing<'_> {
         let mut ids = BTreeMap::new();
         for backend in &decision.backends {
             let Some(addr) = A::from_ip(backend.addr.ip()) else { continue };
-            let held =
-                self.allocators.backends_of::<A>().claim(&(owner, backend.addr.ip(), backend.addr.port()))?;
+            let Some(at) = BackendOwner::new(owner, addr, backend.addr.port()) else { continue };
+            let held = A::backend_ids(self.allocators).claim(&at)?;
             let sets = bits.get(&backend.addr).copied().unwrap_or(0);
             ids.insert(backend.addr, BackendId(held.id));
             placed.backends.insert(BackendId(held.id), rows::backend_row(addr, backend, held, owner, sets));

@@ -16,13 +16,14 @@ use lb_common::abi::{BackendFlags, BackendId, BackendRow, FrontendKey, Prefix, S
 use lb_common::address::{V4, V6};
 
 use super::books::Books;
+use super::by_id::ById;
 use super::decision::Decision;
 use super::diff;
 use super::few::Few;
 use super::grace::{Epoch, Full};
 use super::ledger::Indexed;
 use super::networks::Networks;
-use super::place::{Allocators, Placed, PlacedRows, Placing, Ranges, Refusal, family_index};
+use super::place::{Allocators, Placed, PlacedRows, PlacedSet, Placing, Ranges, Refusal, family_index};
 use super::rows::{self, Terms};
 use super::wanted::Wanted as _;
 use crate::model::ObjectName;
@@ -38,7 +39,7 @@ pub struct Publisher {
     pub(super) terms: Terms,
     pub(super) books: Books,
     pub(super) allocators: Allocators,
-    pub(super) holdings: BTreeMap<u32, Holding>,
+    pub(super) holdings: ById<Holding>,
     pub(super) services: BTreeMap<ObjectName, Few<u32>>,
     /// Service ports whose rows may not yet stand as wanted.
     pub(super) unsettled: BTreeSet<u32>,
@@ -62,8 +63,6 @@ pub(super) struct Holding {
     pub(super) live: bool,
     /// Ranges that its frontends name, IPv4 and IPv6.
     pub(super) ranges: [Ranges; 2],
-    /// Backends that are wanted, IPv4 and IPv6.
-    pub(super) backends: [Few<BackendId>; 2],
     /// What is no longer wanted, but perhaps still named in the maps.
     leaving: BTreeSet<Leaving>,
 }
@@ -72,20 +71,14 @@ pub(super) struct Holding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Leaving {
     Range(SlotRange),
-    /// Of the family with that index.
-    Backend(usize, BackendId),
+    /// Is it of IPv6?
+    Backend(bool, BackendId),
     ServicePort,
 }
 
 impl Holding {
     pub(super) fn new(service: ObjectName) -> Self {
-        Self {
-            service,
-            live: true,
-            ranges: [Ranges::new(), Ranges::new()],
-            backends: [Few::new(), Few::new()],
-            leaving: BTreeSet::new(),
-        }
+        Self { service, live: true, ranges: [Ranges::new(), Ranges::new()], leaving: BTreeSet::new() }
     }
 }
 
@@ -189,11 +182,12 @@ impl Publisher {
         let settled: Vec<u32> = self.unsettled.iter().copied().filter(stands).collect();
         for owner in settled {
             self.unsettled.remove(&owner);
-            let Some(holding) = self.holdings.get_mut(&owner) else { continue };
+            let Some(holding) = self.holdings.get_mut(owner) else { continue };
             for leaving in std::mem::take(&mut holding.leaving) {
                 match leaving {
                     Leaving::Range(range) => self.allocators.slots.release(range, at),
-                    Leaving::Backend(family, id) => self.allocators.backends[family].release(id.0, at),
+                    Leaving::Backend(false, id) => self.allocators.backends_v4.release(id.0, at),
+                    Leaving::Backend(true, id) => self.allocators.backends_v6.release(id.0, at),
                     Leaving::ServicePort => self.allocators.service_ports.release(owner, at),
                 }
             }
@@ -210,7 +204,7 @@ impl Publisher {
         for held in &service_ports {
             self.books.want(&MapOp::DeleteServicePort(held.id));
             self.unsettled.insert(held.id);
-            let Some(holding) = self.holdings.remove(&held.id) else { continue };
+            let Some(holding) = self.holdings.remove(held.id) else { continue };
             if let Some(owners) = self.services.get_mut(&holding.service) {
                 owners.remove(&held.id);
                 if owners.is_empty() {
@@ -224,7 +218,7 @@ impl Publisher {
     /// When the oldest release that waits to be reclaimed was.
     #[must_use]
     pub fn oldest_release(&self) -> Option<Epoch> {
-        let Allocators { service_ports, backends: [v4, v6], slots } = &self.allocators;
+        let Allocators { service_ports, backends_v4: v4, backends_v6: v6, slots } = &self.allocators;
         [service_ports.oldest_release(), v4.oldest_release(), v6.oldest_release(), slots.oldest_release()]
             .into_iter()
             .flatten()
@@ -244,7 +238,7 @@ impl Publisher {
     /// The Service of a service port.
     #[must_use]
     pub fn service_of(&self, owner: u32) -> Option<&ObjectName> {
-        self.holdings.get(&owner).map(|holding| &holding.service)
+        self.holdings.get(owner).map(|holding| &holding.service)
     }
 
     /// What stands in the maps, as far as was confirmed.
@@ -262,7 +256,7 @@ impl Publisher {
         };
         let mut all = Vec::new();
         for decision in decisions {
-            let ranges = |owner| self.holdings.get(&owner).map(|holding| &holding.ranges);
+            let ranges = |owner| self.holdings.get(owner).map(|holding| &holding.ranges);
             all.extend(placing.place(decision, ranges)?);
         }
         let fit = placing.missing.map_or(Fit::Whole, Fit::Cramped);
@@ -283,7 +277,7 @@ impl Publisher {
     fn adopt(&mut self, service: &ObjectName, placed: Placed) {
         let Placed { owner, name, v4, v6 } = placed;
         self.services.entry(service.clone()).or_default().insert(owner);
-        let holding = self.holdings.entry(owner).or_insert_with(|| Holding::new(service.clone()));
+        let holding = self.holdings.get_or_insert_with(owner, || Holding::new(service.clone()));
         holding.live = true;
         holding.leaving.remove(&Leaving::ServicePort);
         if self.books.desired().name(owner) != Some(&name) {
@@ -295,7 +289,7 @@ impl Publisher {
     }
 
     fn withdraw(&mut self, owner: u32) {
-        let Some(holding) = self.holdings.get_mut(&owner).filter(|holding| holding.live) else { return };
+        let Some(holding) = self.holdings.get_mut(owner).filter(|holding| holding.live) else { return };
         holding.live = false;
         holding.leaving.insert(Leaving::ServicePort);
         self.want::<V4>(owner, PlacedRows::default());
@@ -305,30 +299,30 @@ impl Publisher {
 
     /// Wants these rows of a service port in one family, and no others.
     fn want<A: Indexed>(&mut self, owner: u32, rows: PlacedRows<A>) {
-        let Some(holding) = self.holdings.get_mut(&owner) else { return };
+        let Some(holding) = self.holdings.get_mut(owner) else { return };
         let family = family_index::<A>();
-        let ranges: Ranges = rows.sets.iter().map(|set| (set.range, Some(set.layout.clone()))).collect();
-        let backends: Few<BackendId> = rows.backends.keys().copied().collect();
-        let gone: Vec<BackendId> =
-            holding.backends[family].iter().copied().filter(|id| !backends.contains(id)).collect();
+        // What a list is of can be read in its slots.
+        let known = |set: &PlacedSet| set.layout.is_table().then(|| set.layout.clone());
+        let ranges: Ranges = rows.sets.iter().map(|set| (set.range, known(set))).collect();
+        let ids = A::backend_ids(&mut self.allocators);
+        let is_gone =
+            |(id, _): &(BackendId, BackendRow<A>)| !rows.backends.contains_key(id) && !ids.rests(id.0);
+        let gone: Vec<(BackendId, BackendRow<A>)> =
+            self.books.desired().backends_of::<A>(owner).filter(is_gone).collect();
         let stays = |range: &SlotRange| ranges.iter().any(|(other, _)| other == range);
         let left = holding.ranges[family].iter().map(|(range, _)| *range).filter(|range| !stays(range));
         holding.leaving.extend(left.map(Leaving::Range));
-        holding.leaving.extend(gone.iter().map(|id| Leaving::Backend(family, *id)));
+        holding.leaving.extend(gone.iter().map(|(id, _)| Leaving::Backend(A::IS_V6, *id)));
         if !holding.leaving.is_empty() {
-            for id in backends.iter() {
-                holding.leaving.remove(&Leaving::Backend(family, *id));
+            for id in rows.backends.keys() {
+                holding.leaving.remove(&Leaving::Backend(A::IS_V6, *id));
             }
         }
         holding.ranges[family] = ranges;
-        holding.backends[family] = backends;
 
-        for id in gone {
+        for (id, row) in gone {
             // Its row stays for those who still hold the id, but says that it is no more.
-            let row = BackendRow {
-                flags: BackendFlags(BackendFlags::VANISHED),
-                ..self.books.desired().backend::<A>(id)
-            };
+            let row = BackendRow { flags: BackendFlags(BackendFlags::VANISHED), ..row };
             self.books.want(&A::put_backend(id, row));
         }
         for (id, row) in rows.backends {
@@ -367,7 +361,7 @@ impl Publisher {
     }
 
     fn reclaim_backends<A: Indexed>(&mut self, until: Epoch) -> usize {
-        let freed = self.allocators.backends_of::<A>().reclaim(until);
+        let freed = A::backend_ids(&mut self.allocators).reclaim(until);
         for held in &freed {
             let id = BackendId(held.id);
             self.unsettled.insert(self.books.desired().backend::<A>(id).service_port);

@@ -10,11 +10,11 @@ use lb_common::abi::{BackendId, FrontendFlags, FrontendKey, FrontendRow, SlotRan
 use lb_common::address::{V4, V6};
 
 use super::books::Books;
+use super::by_id::ById;
 use super::diff::ranges_of;
-use super::few::Few;
 use super::ids::Held;
 use super::ledger::{Indexed, Ledger};
-use super::place::{Allocators, family_index};
+use super::place::{Allocators, BackendOwner, family_index};
 use super::publish::{Holding, Publisher};
 use super::rows::{Terms, free_backend_row};
 use crate::model::ObjectName;
@@ -36,7 +36,7 @@ impl Publisher {
             terms,
             books: Books::default(),
             allocators: Allocators::new(capacity),
-            holdings: BTreeMap::new(),
+            holdings: ById::default(),
             services: BTreeMap::new(),
             unsettled: BTreeSet::new(),
         };
@@ -59,7 +59,7 @@ impl Publisher {
             let Some(service) = service_of(text) else { continue };
             if self.allocators.service_ports.restore(Held { id, generation: 1 }, &text.to_owned()) {
                 self.services.entry(service.clone()).or_default().insert(id);
-                self.holdings.insert(id, Holding::new(service));
+                self.holdings.get_or_insert_with(id, || Holding::new(service));
                 desired.apply(&MapOp::PutServicePort(id, name.clone()));
             }
         }
@@ -69,21 +69,18 @@ impl Publisher {
         for (id, row) in A::backends(actual.tables()).iter() {
             let held = Held { id: id.0, generation: row.generation };
             let owner = row.service_port;
-            let ids = self.allocators.backends_of::<A>();
-            let at = (owner, { row.addr }.to_ip(), { row.port }.get());
-            match self.holdings.get_mut(&owner) {
-                Some(holding) if ids.restore(held, &at) => {
-                    holding.backends[family_index::<A>()].insert(id);
-                    desired.apply(&A::put_backend(id, *row));
-                }
+            let ids = A::backend_ids(&mut self.allocators);
+            let at = BackendOwner::new(owner, row.addr, { row.port }.get());
+            match at.filter(|_| self.holdings.get(owner).is_some()) {
+                Some(at) if ids.restore(held, &at) => desired.apply(&A::put_backend(id, *row)),
                 _ => {
                     ids.restore_free(held);
                     desired.apply(&A::put_backend(id, free_backend_row(row.generation)));
                 }
             }
         }
-        for owner in self.holdings.keys() {
-            actual.ranges_of::<A>(*owner).for_each(|key| desired.apply(&A::put_range(key)));
+        for owner in self.holdings.ids() {
+            actual.ranges_of::<A>(owner).for_each(|key| desired.apply(&A::put_range(key)));
         }
     }
 
@@ -96,9 +93,8 @@ impl Publisher {
     ) {
         for (key, row) in A::frontends(actual.tables()) {
             let owner = row.service_port;
-            let Some(holding) = self.holdings.get_mut(&owner) else { continue };
-            let backends = &holding.backends[family_index::<A>()];
-            if !makes_sense(key, row, backends, desired) {
+            let Some(holding) = self.holdings.get_mut(owner) else { continue };
+            if !makes_sense(key, row, desired) {
                 continue;
             }
             let mut mine = true;
@@ -123,14 +119,9 @@ impl Publisher {
 }
 
 /// Does a frontend name slots, backends and source ranges that are there, and are its owner's?
-fn makes_sense<A: Indexed>(
-    key: &FrontendKey<A>,
-    row: &FrontendRow,
-    backends: &Few<BackendId>,
-    ledger: &Ledger,
-) -> bool {
-    let all_there =
-        |range| ledger.slots(range).is_some_and(|slots| slots.iter().all(|slot| backends.contains(slot)));
+fn makes_sense<A: Indexed>(key: &FrontendKey<A>, row: &FrontendRow, ledger: &Ledger) -> bool {
+    let is_its = |slot: &BackendId| ledger.backend::<A>(*slot).service_port == row.service_port;
+    let all_there = |range| ledger.slots(range).is_some_and(|slots| slots.iter().all(is_its));
     let guarded = row.flags.has(FrontendFlags::GUARDED);
     row.tag == key.tag()
         && ranges_of(*row).all(all_there)

@@ -127,7 +127,7 @@ fn row(decision: &Decision, frontend: &Frontend, masquerade: Masquerade) -> Row 
         clients,
         affinity_seconds: frontend.affinity_seconds.filter(|_| anybody),
         source_ranges: frontend.source_ranges.iter().map(range_text).collect(),
-        owner: format!("{}/{}{port}", name.namespace, name.service),
+        owner: format!("{}{port}", name.service),
     }
 }
 

@@ -41,7 +41,7 @@ use crate::datapath::freed;
 use crate::datapath::kernel::KernelMaps;
 use crate::datapath::object;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
-use crate::model::{Change, ObjectName, State};
+use crate::model::{Change, State};
 use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
@@ -365,8 +365,7 @@ impl Agent {
 fn tell_refusals(refused: &[decide::Refused], told: &ToldOwners) {
     for refused in refused {
         tracing::warn!("{refused}");
-        let service = ObjectName::new(&refused.claimant.namespace, &refused.claimant.service);
-        told.tell(service, "FrontendTaken", refused.to_string());
+        told.tell(refused.claimant.service.clone(), "FrontendTaken", refused.to_string());
     }
 }
 

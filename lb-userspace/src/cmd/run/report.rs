@@ -268,10 +268,11 @@ fn check(service: &Service, state: &State) -> Option<HealthCheck> {
 
 /// Ready endpoints here, each pod once: in both families, so the family that has more of them counts.
 fn local_endpoints(service: &Service, state: &State) -> usize {
-    let here = |node: &Option<Arc<str>>| node.as_deref() == Some(state.node_name());
     let ready = state.slices_of(&service.name).flat_map(|slice| &slice.endpoints);
-    let addresses: BTreeSet<_> =
-        ready.filter(|endpoint| endpoint.ready && here(&endpoint.node)).map(|e| e.addr).collect();
+    let addresses: BTreeSet<_> = ready
+        .filter(|endpoint| endpoint.ready && endpoint.node() == Some(state.node_name()))
+        .map(|e| e.addr)
+        .collect();
     let v6 = addresses.iter().filter(|address| address.is_ipv6()).count();
     v6.max(addresses.len() - v6)
 }

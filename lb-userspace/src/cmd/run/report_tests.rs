@@ -7,7 +7,7 @@ use lb_common::address::Protocol;
 use super::*;
 use crate::datapath::fake::FakeMaps;
 use crate::datapath::faulty::{Fault, FaultyMaps};
-use crate::model::{Endpoint, EndpointPort, Families, Node, ServicePort};
+use crate::model::{Endpoint, EndpointPort, Families, Node, Placement, ServicePort};
 use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
@@ -35,8 +35,7 @@ fn endpoint(addr: &str, node: &str, ready: bool) -> Endpoint {
         ready,
         serving: true,
         terminating: !ready,
-        node: Some(node.into()),
-        hints: None,
+        placement: Placement::on(node),
     }
 }
 

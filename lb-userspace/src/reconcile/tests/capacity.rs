@@ -77,7 +77,7 @@ fn a_change_that_does_not_fit_leaves_the_service_as_it_was() {
 fn a_name_too_long_for_its_row_is_refused_by_name() {
     let mut reconciler = with(SMALL);
     let (name, mut decisions) = service(1, &[plain(1)]);
-    decisions[0].name.port = "p".repeat(300);
+    decisions[0].name.port = "p".repeat(300).into();
     let report = reconciler.sync([(name, decisions)], seconds(1));
     assert!(report.refused[0].reason.contains("too long"), "{:?}", report.refused);
     assert_eq!(report.operations, 0);

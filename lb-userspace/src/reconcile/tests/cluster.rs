@@ -55,9 +55,8 @@ pub(super) fn service(number: u8, shapes: &[Shape]) -> (ObjectName, Vec<Decision
 fn decision(service: u8, port: u8, shape: &Shape) -> Decision {
     let owner = name(service);
     let name = ServicePortName {
-        namespace: owner.namespace.to_string(),
-        service: owner.name.to_string(),
-        port: format!("p{port}"),
+        service: owner,
+        port: format!("p{port}").into(),
         protocol: if port.is_multiple_of(2) { Protocol::TCP } else { Protocol::UDP },
     };
     let mut frontends = Vec::new();

@@ -116,7 +116,9 @@ proptest! {
 /// The same decisions for a Service of another name, on frontends of its own.
 fn moved(mut decisions: Vec<crate::plan::decision::Decision>) -> Vec<crate::plan::decision::Decision> {
     for decision in &mut decisions {
-        decision.name.service = format!("extra-{}", decision.name.service);
+        let service = &decision.name.service;
+        decision.name.service =
+            crate::model::ObjectName::new(&service.namespace, format!("extra-{}", service.name));
         decision.frontends.retain(|frontend| frontend.kind != FrontendKind::Whole);
         decision.frontends.iter_mut().for_each(|frontend| frontend.port += 1_000);
     }

@@ -22,9 +22,8 @@ fn big_service(number: u16, endpoints: u8) -> (ObjectName, Vec<Decision>) {
     let [high, low] = number.to_be_bytes();
     let backend = |last| SocketAddr::new(Ipv4Addr::new(10, high, low, last).into(), 8080);
     let name = ServicePortName {
-        namespace: "default".to_owned(),
-        service: format!("svc{number}"),
-        port: "http".to_owned(),
+        service: ObjectName::new("default", format!("svc{number}")),
+        port: "http".into(),
         protocol: Protocol::TCP,
     };
     let set = BackendSet::Backends((0..endpoints).map(backend).collect());

@@ -109,8 +109,7 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
-            node: None,
-            hints: None,
+            placement: None,
         };
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("default", name),

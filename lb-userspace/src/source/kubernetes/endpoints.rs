@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice 
 use super::fields::{address, port, protocol};
 use super::service::OTHER_PROXY;
 use super::{Converted, FieldPath, Report, nameless, object_name};
-use crate::model::{Endpoint, EndpointPort, EndpointSlice, Hints, ObjectKey, ObjectName};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectKey, ObjectName, Placement};
 
 /// Any value of this label says that a slice is of use to cluster DNS only (C1).
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -114,8 +114,8 @@ fn convert(source: &SourceEndpoint, addr: IpAddr) -> Endpoint {
         ready: conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
         serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
-        node: source.node_name.as_deref().map(Into::into),
-        hints: Hints::of(
+        placement: Placement::of(
+            source.node_name.as_deref(),
             zones.iter().map(|zone| zone.name.clone()),
             nodes.iter().map(|node| node.name.clone()),
         ),

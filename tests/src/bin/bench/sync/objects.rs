@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use lb_common::address::Protocol;
 use lb_tests::peers;
 use lb_userspace::model::{
-    Endpoint, EndpointPort, EndpointSlice, Families, Object, ObjectName, Service, ServicePort,
+    Endpoint, EndpointPort, EndpointSlice, Families, Object, ObjectName, Placement, Service, ServicePort,
 };
 
 /// The node and its pods' range.
@@ -106,14 +106,7 @@ pub(crate) fn service(number: u32) -> Service {
 }
 
 fn endpoint(addr: IpAddr) -> Endpoint {
-    Endpoint {
-        addr,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: Some("elsewhere".into()),
-        hints: None,
-    }
+    Endpoint { addr, ready: true, serving: true, terminating: false, placement: Placement::on("elsewhere") }
 }
 
 #[cfg(test)]
