@@ -180,6 +180,7 @@ const TARGETS: &[Target] = &[
         obstacle: &[
             ("planned and written, ms", at(SPLIT, &["10 k x 2"], "planned and written, ms")),
             ("us for each of the rows", at(SPLIT, &["10 k x 2"], "us a row")),
+            ("of which the kernel takes", at(SPLIT, &["10 k x 2"], "of which the kernel's")),
         ],
     },
     Target {

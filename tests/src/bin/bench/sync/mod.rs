@@ -92,7 +92,15 @@ pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
         Table::new("One change", &["Services x endpoints", "change", "by", "ms", "times Switchboard's"]);
     let mut split = Table::new(
         "Where Switchboard's time goes, everything at once",
-        &["Services x endpoints", "objects taken in, ms", "planned and written, ms", "rows", "us a row"],
+        &[
+            "Services x endpoints",
+            "objects taken in, ms",
+            "planned and written, ms",
+            "the same rows written alone, ms",
+            "rows",
+            "us a row",
+            "of which the kernel's",
+        ],
     );
     let mut plotted: Vec<Series> = std::iter::once("Switchboard")
         .chain(Peer::ALL.map(Peer::name))
@@ -181,7 +189,8 @@ fn rows(whole: &mut Table, change: &mut Table, scale: Scale, by: &str, took: &Ti
 }
 
 fn measure_ours(scale: Scale, effort: Effort, split: &mut Table) -> Result<Times> {
-    let (mut whole, mut taking_in, mut to_maps, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (mut whole, mut taking_in, mut to_maps, mut alone) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+    let mut last = None;
     for _ in 0..effort.rounds {
         // One after the other: two of the largest side by side would not be what an agent does.
         drop(last.take());
@@ -190,23 +199,25 @@ fn measure_ours(scale: Scale, effort: Effort, split: &mut Table) -> Result<Times
         whole.push(took.milliseconds());
         taking_in.push(took.taking_in.as_secs_f64() * 1e3);
         to_maps.push(took.to_maps.as_secs_f64() * 1e3);
+        alone.push(ours.written_alone()?.as_secs_f64() * 1e3);
         last = Some((ours, took.rows));
     }
     let Some((mut ours, rows)) = last else { return Ok(Times { whole, changes: Vec::new() }) };
-    let to_maps = Spread::of(&to_maps);
+    let (to_maps, alone) = (Spread::of(&to_maps), Spread::of(&alone));
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 rows")]
     let each = |ms: f64| ms * 1e3 / rows.max(1) as f64;
+    let a_row = |spread: Spread| {
+        let Spread { median, min, max, rounds } = spread;
+        Cell::Figure(Spread { median: each(median), min: each(min), max: each(max), rounds })
+    };
     split.rows.push(vec![
         Cell::text(scale.name()),
         Cell::Figure(Spread::of(&taking_in)),
         Cell::Figure(to_maps),
+        Cell::Figure(alone),
         Cell::Count(rows as u64),
-        Cell::Figure(Spread {
-            median: each(to_maps.median),
-            min: each(to_maps.min),
-            max: each(to_maps.max),
-            rounds: to_maps.rounds,
-        }),
+        a_row(to_maps),
+        a_row(alone),
     ]);
     let (mut changes, new) = (vec![Vec::new(); CHANGES.len()], scale.services);
     for round in 0..effort.changes {

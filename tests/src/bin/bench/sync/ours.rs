@@ -3,18 +3,19 @@
 //! Decides what counts as one synchronization: objects taken in, Services planned, rows written. Must not know the
 //! peers. Invariant: whatever does not fit or cannot be written makes the benchmark fail.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lb_tests::packets::Datapath;
 use lb_userspace::datapath::kernel::KernelMaps;
 use lb_userspace::datapath::object::Sizes;
-use lb_userspace::model::{Change, Object, ObjectKey, ObjectName, State};
-use lb_userspace::plan::decide;
+use lb_userspace::datapath::strangers::Acquaintances;
+use lb_userspace::model::{Change, Object, ObjectKey, State};
 use lb_userspace::plan::owners::Owners;
 use lb_userspace::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
+use lb_userspace::plan::{decide, diff};
 use lb_userspace::reconcile::{Reconciler, Report};
+use lb_userspace::tables::{Maps as _, Tables};
 
 use super::objects::{Scale, service};
 
@@ -46,9 +47,9 @@ impl Took {
 }
 
 impl Ours {
-    /// Nothing known, maps empty.
+    /// Nothing known, maps empty, and nobody a stranger yet: as an agent begins on a new node.
     pub(super) fn new() -> Result<Self> {
-        let mut datapath = Datapath::load_sized(&Sizes::new())?;
+        let mut datapath = fresh()?;
         let capacity = datapath.maps().capacity();
         let terms =
             Terms { node_addresses: Vec::new(), supported: Supported::ALL, max_table: DEFAULT_MAX_TABLE };
@@ -94,12 +95,14 @@ impl Ours {
             self.state.take_in(change);
         }
         let taken = Instant::now();
-        let planned = decide::dirty(&mut self.state, &mut self.owners);
-        let services: BTreeMap<ObjectName, _> =
-            planned.into_iter().map(|(name, planned)| (name, planned.decisions)).collect();
-        let now = self.began.elapsed();
-        let report: Report =
-            if first { self.reconciler.sync_all(services, now) } else { self.reconciler.sync(services, now) };
+        let names = decide::concerned(&mut self.state, &mut self.owners);
+        if first {
+            self.reconciler.keep_only(&names);
+        }
+        let (state, owners) = (&self.state, &self.owners);
+        // One by one, as the agent does: what all of a large cluster are to be takes more room than what they become.
+        let planned = names.iter().map(|name| (name.clone(), decide::service(state, owners, name).decisions));
+        let report: Report = self.reconciler.sync(planned, self.began.elapsed());
         let done = Instant::now();
         ensure!(
             report.refused.is_empty() && report.failed.is_empty(),
@@ -109,4 +112,19 @@ impl Ours {
         );
         Ok(Took { taking_in: taken - began, to_maps: done - taken, rows: report.rows_written })
     }
+
+    /// How long the kernel takes over the same rows, with nothing to plan: they are written into other new maps.
+    pub(super) fn written_alone(&self) -> Result<Duration> {
+        let operations = diff::diff(&Tables::default(), self.reconciler.tables());
+        let mut datapath = fresh()?;
+        let began = Instant::now();
+        datapath.maps().apply(&operations)?;
+        Ok(began.elapsed())
+    }
+}
+
+fn fresh() -> Result<Datapath> {
+    let mut datapath = Datapath::load_sized(&Sizes::new())?;
+    datapath.maps().set_strangers(&Acquaintances::everybody())?;
+    Ok(datapath)
 }
