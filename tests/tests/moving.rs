@@ -10,7 +10,6 @@ use lb_tests::peers::{self, Peer, Service};
 use lb_tests::poll;
 use lb_tests::scene::{BACKENDS, LIMIT, POD_PORT, SOON, TCP_PORT, UDP_PORT, VIPS, vips};
 use lb_tests::traffic::{EchoServer, Load, Protocol, Totals};
-use serde_json::Value;
 
 /// A node whose Service both can serve: netfilter by rules as kube-proxy's, Switchboard by an agent.
 struct Move {
@@ -85,10 +84,7 @@ impl Move {
     }
 
     fn verdict(&self, name: &str) -> u64 {
-        let tool = lb_tests::agent::Tool::new(self.lab.node("node1"));
-        let rows = tool.get("verdicts").unwrap();
-        let row = rows.as_array().unwrap().iter().find(|row| row["verdict"] == name).cloned();
-        row.and_then(|row| row.as_object()?.values().find_map(Value::as_u64)).unwrap_or_default()
+        lb_tests::agent::Tool::new(self.lab.node("node1")).verdict(name).unwrap()
     }
 }
 

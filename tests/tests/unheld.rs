@@ -10,7 +10,6 @@ use lb_tests::lab::Layout;
 use lb_tests::poll;
 use lb_tests::scene::{LIMIT, POD_PORT, SOON, Scene, TCP_PORT};
 use lb_tests::traffic::{Dial, FailureKind, tcp_once, udp_once};
-use serde_json::Value;
 
 const UNHELD: [&str; 2] = ["10.96.0.99", "fd00:10:96::99"];
 const UPLINK: &str = "eth0";
@@ -29,9 +28,7 @@ fn scene() -> Scene {
 }
 
 fn dropped(scene: &Scene) -> u64 {
-    let rows = scene.tool().get("verdicts").unwrap();
-    let row = rows.as_array().unwrap().iter().find(|row| row["verdict"] == "dropped_no_service").cloned();
-    row.and_then(|row| row.as_object()?.values().find_map(Value::as_u64)).unwrap_or_default()
+    scene.tool().verdict("dropped_no_service").unwrap()
 }
 
 fn goes_to(packet: &SlicedPacket<'_>, addresses: &[IpAddr]) -> bool {

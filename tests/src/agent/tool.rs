@@ -59,4 +59,12 @@ impl Tool {
         serde_json::from_str(&output.stdout)
             .with_context(|| format!("read what `switchboard get {what}` printed"))
     }
+
+    /// How many packets or calls have had this verdict so far; 0 where none has.
+    pub fn verdict(&self, name: &str) -> Result<u64> {
+        let rows = self.get("verdicts")?;
+        let mut rows = rows.as_array().into_iter().flatten();
+        let row = rows.find(|row| row["verdict"] == name);
+        Ok(row.and_then(|row| row["packets"].as_u64()).unwrap_or(0))
+    }
 }

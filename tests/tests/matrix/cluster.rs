@@ -187,10 +187,7 @@ impl Cluster {
 
     /// How often packets on a node have ended in a verdict.
     pub(crate) fn count(&self, place: Place, verdict: &str) -> u64 {
-        let rows = Tool::new(self.node(place)).get("verdicts").unwrap_or_else(|why| panic!("{why:#}"));
-        let rows = rows.as_array().cloned().unwrap_or_default();
-        let row = rows.iter().find(|row| row["verdict"] == verdict);
-        row.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
+        Tool::new(self.node(place)).verdict(verdict).unwrap_or_else(|why| panic!("{why:#}"))
     }
 
     /// A client's name and namespace.

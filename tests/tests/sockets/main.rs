@@ -46,9 +46,7 @@ fn heard(socket: &UdpSocket) -> (String, SocketAddr) {
 }
 
 fn count(scene: &Scene, verdict: &str) -> u64 {
-    let rows = scene.tool().get("verdicts").unwrap();
-    let found = rows.as_array().unwrap().iter().find(|row| row["verdict"] == verdict).cloned();
-    found.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
+    scene.tool().verdict(verdict).unwrap()
 }
 
 /// Puts another Service behind the Scene's pods `a` and `b`.
