@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use super::{Node, Service, hash};
 
 const MARK: &str = "0x4000/0x4000";
+/// The long chain's last rule.
+const TO_NODE_PORTS: &str = "-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS";
 
 /// The whole ruleset.
 pub(super) fn whole(services: &[Service], node: Node<'_>) -> String {
@@ -42,8 +44,9 @@ fn filter() -> String {
     script
 }
 
-/// The jumps from the kernel's own chains, which are made once.
-fn jumps(script: &mut String) {
+/// The jumps from the filter table's own chains, which are made once.
+fn into_the_kernels_chains(script: &mut String) {
+    say(script, "*filter");
     for (chain, to, new) in [
         ("INPUT", "KUBE-NODEPORTS", false),
         ("INPUT", "KUBE-EXTERNAL-SERVICES", true),
@@ -58,6 +61,27 @@ fn jumps(script: &mut String) {
         let state = if new { "-m conntrack --ctstate NEW " } else { "" };
         say(script, &format!("-A {chain} {state}-j {to}"));
     }
+    say(script, "COMMIT");
+}
+
+/// The whole ruleset in portions of so many Services, each a commit of its own. What they leave behind is what [`whole`]
+/// leaves.
+pub(super) fn portions(services: &[Service], size: usize, pods: &str) -> Vec<String> {
+    let mut first = filter();
+    into_the_kernels_chains(&mut first);
+    say(&mut first, "*nat");
+    declare(&mut first);
+    always(&mut first, true);
+    say(&mut first, "COMMIT");
+    let portion = |services: &[Service]| {
+        let (mut script, mut rules) = ("*nat\n".to_owned(), String::new());
+        services.iter().for_each(|service| chains(&mut script, &mut rules, service, pods));
+        cluster_ips(&mut rules, services);
+        node_ports(&mut rules, services);
+        script + &rules + "COMMIT\n"
+    };
+    let last = format!("*nat\n{TO_NODE_PORTS}\nCOMMIT\n");
+    std::iter::once(first).chain(services.chunks(size).map(portion)).chain([last]).collect()
 }
 
 /// The nat table: the frame, `written` Services' chains, and all Services in the long chain.
@@ -70,41 +94,58 @@ fn nat<'a>(
     pods: &str,
 ) {
     if first {
-        say(script, "*filter");
-        jumps(script);
-        say(script, "COMMIT");
+        into_the_kernels_chains(script);
     }
     say(script, "*nat");
-    for chain in ["KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"] {
-        say(script, &format!(":{chain} - [0:0]"));
-    }
+    declare(script);
     let mut rules = String::new();
     for service in written {
         chains(script, &mut rules, service, pods);
     }
-    if first {
-        say(&mut rules, "-A PREROUTING -j KUBE-SERVICES");
-        say(&mut rules, "-A OUTPUT -j KUBE-SERVICES");
-        say(&mut rules, "-A POSTROUTING -j KUBE-POSTROUTING");
+    always(&mut rules, first);
+    cluster_ips(&mut rules, services);
+    say(&mut rules, TO_NODE_PORTS);
+    node_ports(&mut rules, services);
+    gone(script, &mut rules, changed);
+    script.push_str(&rules);
+    say(script, "COMMIT");
+}
+
+/// The chains of the nat table that are there whatever the Services; declared, they are empty.
+fn declare(script: &mut String) {
+    for chain in ["KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"] {
+        say(script, &format!(":{chain} - [0:0]"));
     }
-    say(&mut rules, &format!("-A KUBE-POSTROUTING -m mark ! --mark {MARK} -j RETURN"));
-    say(&mut rules, "-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000");
-    say(&mut rules, "-A KUBE-POSTROUTING -j MASQUERADE --random-fully");
-    say(&mut rules, "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000");
+}
+
+/// Rules of the nat table that are there whatever the Services; those in the kernel's own chains are made once.
+fn always(rules: &mut String, first: bool) {
+    if first {
+        say(rules, "-A PREROUTING -j KUBE-SERVICES");
+        say(rules, "-A OUTPUT -j KUBE-SERVICES");
+        say(rules, "-A POSTROUTING -j KUBE-POSTROUTING");
+    }
+    say(rules, &format!("-A KUBE-POSTROUTING -m mark ! --mark {MARK} -j RETURN"));
+    say(rules, "-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000");
+    say(rules, "-A KUBE-POSTROUTING -j MASQUERADE --random-fully");
+    say(rules, "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000");
+}
+
+/// The long chain's rules.
+fn cluster_ips(rules: &mut String, services: &[Service]) {
     for service in services.iter().filter(|service| !service.endpoints.is_empty()) {
         let to = chain(service);
-        say(&mut rules, &format!("-A KUBE-SERVICES {} -j {to}", matches(service, "cluster IP")));
+        say(rules, &format!("-A KUBE-SERVICES {} -j {to}", matches(service, "cluster IP")));
     }
-    say(&mut rules, "-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS");
+}
+
+fn node_ports(rules: &mut String, services: &[Service]) {
     for service in services.iter().filter(|service| !service.endpoints.is_empty()) {
         let Some(port) = service.node_port else { continue };
         let (comment, protocol, to) = (&service.name, service.protocol(), external_chain(service));
         let matches = format!("-m comment --comment {comment} -m {protocol} -p {protocol} --dport {port}");
-        say(&mut rules, &format!("-A KUBE-NODEPORTS {matches} -j {to}"));
+        say(rules, &format!("-A KUBE-NODEPORTS {matches} -j {to}"));
     }
-    gone(script, &mut rules, changed);
-    script.push_str(&rules);
-    say(script, "COMMIT");
 }
 
 /// A Service's chains: declared in `script`, filled in `rules`.
@@ -206,6 +247,27 @@ mod tests {
             .filter_map(|line| line.split("--probability ").nth(1)?.split(' ').next())
             .collect();
         assert_eq!(odds, ["0.3333333333", "0.5000000000"]);
+    }
+
+    #[test]
+    fn portions_say_together_what_the_whole_says_and_each_chain_in_the_same_order() {
+        let mut services: Vec<Service> = (1..=7).map(|number| service(number, 2)).collect();
+        services[2].node_port = Some(30_080);
+        services[4].endpoints.clear();
+        let rules = |script: &str| {
+            let mut chains = std::collections::BTreeMap::<String, Vec<String>>::new();
+            for line in script.lines().filter(|line| line.starts_with("-A ")) {
+                let chain = line.split(' ').nth(1).unwrap_or_default();
+                chains.entry(chain.to_owned()).or_default().push(line.to_owned());
+            }
+            chains
+        };
+        let portions = portions(&services, 3, NODE.pods);
+        assert_eq!(portions.len(), 1 + 3 + 1);
+        assert_eq!(rules(&portions.concat()), rules(&whole(&services, NODE)));
+        // A chain that is declared again is emptied.
+        let again = |script: &String| script.contains(":KUBE-SERVICES") || script.contains(":KUBE-NODEPORTS");
+        assert!(!portions[1..].iter().any(again), "{portions:#?}");
     }
 
     #[test]

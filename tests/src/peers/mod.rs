@@ -16,6 +16,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::Netns;
 
+/// Services of a portion: a program's start takes milliseconds, as these do.
+const PORTION: usize = 500;
+
 /// A Service of one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -78,6 +81,18 @@ impl Peer {
         }
     }
 
+    /// The same in portions that are loaded one after the other: what they leave behind is the same, and loading them
+    /// takes less of what grows with the square of a transaction (the kernel looks through all of it for each anonymous
+    /// map, iptables-nft for each chain). kube-proxy itself loads the whole.
+    pub fn portions(self, services: &[Service], node: Node<'_>) -> Vec<String> {
+        match self {
+            Self::Nftables => nftables::portions(services, PORTION, node),
+            Self::IptablesNft => iptables::portions(services, PORTION, node.pods),
+            // The kernel takes and gives back the whole table each time.
+            Self::IptablesLegacy => vec![iptables::whole(services, node)],
+        }
+    }
+
     /// What brings the rules up to date after `before` became `after`, which is the one of `services` (those after
     /// the change) that changed; `None` where it is new or gone.
     pub fn change(
@@ -93,7 +108,7 @@ impl Peer {
         }
     }
 
-    /// Loads what [`Self::whole`] or [`Self::change`] wrote into a namespace.
+    /// Loads what [`Self::whole`], [`Self::portions`] or [`Self::change`] wrote into a namespace.
     ///
     /// # Errors
     /// Where the program is not installed or refuses the rules; with its words.

@@ -27,14 +27,21 @@ fn words(service: Option<&Service>) -> Words {
 
 /// The whole ruleset.
 pub(super) fn whole(services: &[Service], node: Node<'_>) -> String {
+    portions(services, services.len().max(1), node).concat()
+}
+
+/// The whole ruleset in portions of so many Services, each a transaction of its own.
+pub(super) fn portions(services: &[Service], size: usize, node: Node<'_>) -> Vec<String> {
     let words = words(services.first());
-    let mut script = String::new();
-    frame(&mut script, &words);
-    say(&mut script, &format!("add element {} nodeport-ips {{ {} }}", words.table, node.address));
-    for service in services {
-        add(&mut script, &words, service, node.pods);
-    }
-    script
+    let mut first = String::new();
+    frame(&mut first, &words);
+    say(&mut first, &format!("add element {} nodeport-ips {{ {} }}", words.table, node.address));
+    let portion = |services: &[Service]| {
+        let mut script = String::new();
+        services.iter().for_each(|service| add(&mut script, &words, service, node.pods));
+        script
+    };
+    std::iter::once(first).chain(services.chunks(size).map(portion)).collect()
 }
 
 /// A change to one Service.

@@ -46,9 +46,8 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<(Vec<Table>, Ve
                 for flows in effort.flows {
                     let mut harness = ground.harness(ground.varied(packet, Some(*flows)))?;
                     harness.warm_up(&ground.datapath, &target)?;
-                    let repeat = effort.repeat.max(*flows);
-                    let rounds = 0..effort.rounds_with(*flows);
-                    let rounds = rounds.map(|_| harness.round(&ground.datapath, &target, repeat));
+                    let (rounds, repeat) = effort.turns(*flows);
+                    let rounds = (0..rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
                     let timing = Timing::of(&rounds.collect::<Result<Vec<_>>>()?);
                     table.rows.push(vec![
                         Cell::text(family),
@@ -107,8 +106,8 @@ fn measure_yardsticks(ground: &Ground, family: &str, effort: Effort) -> Result<V
         for flows in effort.flows {
             let recipe = Recipe { hook, ..ground.varied(Packet::Forth, Some(*flows)) };
             let mut harness = ground.harness(recipe)?;
-            let repeat = effort.repeat.max(*flows);
-            let rounds = (0..effort.rounds_with(*flows)).map(|_| harness.yardsticks(repeat));
+            let (rounds, repeat) = effort.turns(*flows);
+            let rounds = (0..rounds).map(|_| harness.yardsticks(repeat));
             let rounds = rounds.collect::<Result<Vec<_>>>()?;
             let of = |pick: fn(&Yardsticks) -> Option<f64>| {
                 let values: Vec<f64> = rounds.iter().filter_map(pick).collect();

@@ -31,7 +31,7 @@ use crate::{Extent, Order};
 #[derive(Clone, Copy, Debug)]
 struct Effort {
     rounds: usize,
-    /// Runs of a program in each round.
+    /// Runs of a program in each round, all turns together.
     repeat: u32,
     /// Flows that take turns.
     flows: &'static [u32],
@@ -50,14 +50,22 @@ impl Effort {
 }
 
 impl Effort {
-    /// Rounds with so many flows: they take longer where there are many, and differ less.
-    fn rounds_with(self, flows: u32) -> usize {
-        if flows < MANY { self.rounds } else { self.rounds.div_ceil(2) }
+    /// Rounds with so many flows, and runs in each. Few flows: many short rounds, since a machine that slows down for a
+    /// moment spoils one of them, and what is compared should run within milliseconds. Many: they take longer, and
+    /// differ less.
+    fn turns(self, flows: u32) -> (usize, u32) {
+        if flows < MANY {
+            (self.rounds * usize::from(TURNS), self.repeat / u32::from(TURNS))
+        } else {
+            (self.rounds.div_ceil(2), self.repeat.max(flows))
+        }
     }
 }
 
 /// Flows that do not fit into the caches of one processor.
 const MANY: u32 = 1 << 16;
+/// Turns that what is short takes in each round.
+const TURNS: u16 = 8;
 const FAMILIES: [(bool, &str); 2] = [(false, "IPv4"), (true, "IPv6")];
 
 /// Measures.

@@ -79,8 +79,8 @@ fn time(ground: &mut Ground, path: &Path, sent: &mut u64, effort: Effort) -> Res
     }
     harness.start_at(*sent);
     harness.warm_up(&ground.datapath, &target)?;
-    let repeat = if new { NEW_FLOWS } else { effort.repeat };
-    let rounds = (0..effort.rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
+    let (rounds, repeat) = if new { (effort.rounds, NEW_FLOWS) } else { effort.turns(1) };
+    let rounds = (0..rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
     let rounds = rounds.collect::<Result<Vec<_>>>()?;
     *sent = harness.next_new();
     Ok(Timing::of(&rounds))

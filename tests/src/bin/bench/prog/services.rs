@@ -18,8 +18,6 @@ use crate::screen::Screen;
 
 /// Flows that take turns among the Services.
 const FLOWS: u32 = 1 << 10;
-/// Parts of a round, each on all grounds: a machine's speed changes within one.
-const TURNS: u32 = 8;
 /// New flows a round: of all rounds together there is room among the half-open ones.
 const NEW_FLOWS: u32 = 1 << 12;
 
@@ -106,9 +104,9 @@ fn by_turns(grounds: &mut [Ground], case: Case, verdict: Verdict, effort: Effort
         ready.push((ground, harness, program));
     }
     let new = matches!(case, Case::New | Case::NewLast);
-    let (turns, repeat) = if new { (1, NEW_FLOWS) } else { (TURNS, effort.repeat / TURNS) };
+    let (turns, repeat) = if new { (effort.rounds, NEW_FLOWS) } else { effort.turns(FLOWS) };
     let mut rounds: Vec<Vec<Round>> = ready.iter().map(|_| Vec::new()).collect();
-    for _ in (0..effort.rounds).flat_map(|_| 0..turns) {
+    for _ in 0..turns {
         for ((ground, harness, program), rounds) in ready.iter_mut().zip(&mut rounds) {
             let target = Target { program, verdict };
             if !new {

@@ -55,10 +55,10 @@ fn time(ground: &mut Ground, recipe: Recipe, verdict: Verdict, effort: Effort) -
     let program = ground.datapath.program(XDP_PROGRAM)?;
     let target = Target { program: &program, verdict };
     let flows = recipe.flows.unwrap_or(1);
-    let repeat = effort.repeat.max(flows);
+    let (rounds, repeat) = effort.turns(flows);
     let mut harness = ground.harness(recipe)?;
     harness.warm_up(&ground.datapath, &target)?;
-    let rounds = (0..effort.rounds_with(flows)).map(|_| harness.round(&ground.datapath, &target, repeat));
+    let rounds = (0..rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
     Ok(Timing::of(&rounds.collect::<Result<Vec<_>>>()?))
 }
 

@@ -69,8 +69,7 @@ impl Effort {
     fn up_to(self, peer: Peer) -> u32 {
         match (self.extent, peer) {
             (Extent::Quick, _) => 5_000,
-            (Extent::Full, Peer::IptablesNft) => 10_000,
-            (Extent::Full, Peer::Nftables) => 20_000,
+            (Extent::Full, Peer::IptablesNft | Peer::Nftables) => 20_000,
             (Extent::Full, Peer::IptablesLegacy) | (Extent::Patient, _) => u32::MAX,
         }
     }

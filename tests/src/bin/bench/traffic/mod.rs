@@ -57,10 +57,10 @@ impl Effort {
         let most = match (self.extent, contender) {
             (_, Contender::Plain | Contender::Switchboard) => return true,
             (Extent::Quick, _) => 1_000,
-            // Its time grows with the square of the chains.
-            (Extent::Full, Contender::Netfilter(Peer::IptablesNft)) => 1_000,
+            // Its time grows with the square of the Services, also in portions: the kernel looks through all maps to
+            // name one more. 50,000 take a quarter of an hour.
             (Extent::Full, Contender::Netfilter(Peer::Nftables) | Contender::KubeProxy(_)) => 10_000,
-            (Extent::Full, Contender::Netfilter(Peer::IptablesLegacy)) | (Extent::Patient, _) => u32::MAX,
+            (Extent::Full | Extent::Patient, _) => u32::MAX,
         };
         services <= most
     }

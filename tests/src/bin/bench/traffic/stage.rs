@@ -114,7 +114,8 @@ impl Stage {
             Contender::Plain => {}
             Contender::Netfilter(peer) => {
                 let around = peers::Node { pods: PODS, address: IpAddr::V4(node.v4) };
-                peer.load(&node.netns, &peer.whole(&all, around), false)?;
+                let portions = peer.portions(&all, around);
+                portions.iter().try_for_each(|rules| peer.load(&node.netns, rules, false))?;
             }
             Contender::Switchboard => stage.start_agent(&all)?,
             Contender::KubeProxy(proxy) => stage.start_kube_proxy(&proxy, &all)?,
