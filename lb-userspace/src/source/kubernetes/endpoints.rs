@@ -40,9 +40,9 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
     let ports = ports(source, &mut report);
     let mut endpoints = Vec::new();
     for (index, endpoint) in source.endpoints.iter().flatten().enumerate() {
-        let at = FieldPath::of("endpoints").item(index).key("addresses");
+        let at = || FieldPath::of("endpoints").item(index).key("addresses");
         let ip = match endpoint.addresses.first() {
-            Some(text) => report.keep(at.clone().item(0), address(text).and_then(|ip| of_family(ip, ipv6))),
+            Some(text) => report.keep(|| at().item(0), address(text).and_then(|ip| of_family(ip, ipv6))),
             None => report.keep(at, Err("the endpoint has no address, left out; give it one".to_owned())),
         };
         endpoints.extend(ip.map(|ip| convert(endpoint, ip)));
@@ -93,10 +93,10 @@ fn of_family(ip: IpAddr, ipv6: bool) -> Result<IpAddr, String> {
 fn ports(source: &Source, report: &mut Report) -> Vec<EndpointPort> {
     let mut kept: Vec<EndpointPort> = Vec::new();
     for (index, source) in source.ports.iter().flatten().enumerate() {
-        let at = FieldPath::of("ports").item(index);
+        let at = || FieldPath::of("ports").item(index);
         let number = source.port.ok_or_else(|| "there is no number, left out; write 1 to 65535".to_owned());
-        let number = report.keep(at.clone().key("port"), number.and_then(port));
-        let protocol = report.keep(at.key("protocol"), protocol(source.protocol.as_deref()));
+        let number = report.keep(|| at().key("port"), number.and_then(port));
+        let protocol = report.keep(|| at().key("protocol"), protocol(source.protocol.as_deref()));
         if let (Some(port), Some(protocol)) = (number, protocol) {
             kept.push(EndpointPort { name: source.name.clone().unwrap_or_default(), protocol, port });
         }

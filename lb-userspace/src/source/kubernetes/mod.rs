@@ -69,12 +69,13 @@ impl Report {
         self.rejected.push(Rejected { object: self.object.clone(), field, reason: reason.into() });
     }
 
-    /// Takes the value, or reports why there is none.
-    fn keep<T>(&mut self, field: FieldPath, value: Result<T, String>) -> Option<T> {
+    /// Takes the value, or reports why there is none. The path is made only then: a large cluster has a million values,
+    /// and each path takes several allocations.
+    fn keep<T>(&mut self, field: impl FnOnce() -> FieldPath, value: Result<T, String>) -> Option<T> {
         match value {
             Ok(value) => Some(value),
             Err(reason) => {
-                self.reject(field, reason);
+                self.reject(field(), reason);
                 None
             }
         }

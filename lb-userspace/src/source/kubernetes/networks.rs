@@ -20,7 +20,7 @@ pub fn service_cidr(source: &Source) -> Converted<ServiceCidr> {
     let listed = source.spec.as_ref().and_then(|spec| spec.cidrs.as_deref()).unwrap_or_default();
     let mut networks = Vec::new();
     for (index, text) in listed.iter().enumerate() {
-        networks.extend(report.keep(FieldPath::of("spec.cidrs").item(index), network(text)));
+        networks.extend(report.keep(|| FieldPath::of("spec.cidrs").item(index), network(text)));
     }
     report.done(ServiceCidr { name, networks })
 }

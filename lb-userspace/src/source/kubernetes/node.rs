@@ -29,7 +29,7 @@ pub fn node(source: &Source) -> Converted<Node> {
             "ExternalIP" => &mut external_ips,
             _ => continue,
         };
-        let at = FieldPath::of("status.addresses").item(index).key("address");
+        let at = || FieldPath::of("status.addresses").item(index).key("address");
         kept.extend(report.keep(at, address(&entry.address)));
     }
     let spec = source.spec.as_ref();
@@ -37,7 +37,7 @@ pub fn node(source: &Source) -> Converted<Node> {
     for (index, text) in
         spec.and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default().iter().enumerate()
     {
-        pod_cidrs.extend(report.keep(FieldPath::of("spec.podCIDRs").item(index), network(text)));
+        pod_cidrs.extend(report.keep(|| FieldPath::of("spec.podCIDRs").item(index), network(text)));
     }
     let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let leaving =

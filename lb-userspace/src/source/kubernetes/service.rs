@@ -94,7 +94,9 @@ fn not_proxied(source: &Source, spec: &ServiceSpec) -> Option<NotProxied> {
 fn cluster_ips(spec: &ServiceSpec, report: &mut Report) -> Vec<IpAddr> {
     let listed = match (spec.cluster_ips.as_deref().filter(|listed| !listed.is_empty()), &spec.cluster_ip) {
         (Some(listed), _) => addresses(Some(listed), "spec.clusterIPs", report),
-        (None, Some(one)) => report.keep(FieldPath::of("spec.clusterIP"), address(one)).into_iter().collect(),
+        (None, Some(one)) => {
+            report.keep(|| FieldPath::of("spec.clusterIP"), address(one)).into_iter().collect()
+        }
         (None, None) => Vec::new(),
     };
     let mut kept: Vec<IpAddr> = Vec::new();
@@ -124,19 +126,21 @@ fn families(spec: &ServiceSpec, cluster_ips: &[IpAddr]) -> Families {
 
 fn addresses(listed: Option<&[String]>, field: &str, report: &mut Report) -> Vec<IpAddr> {
     let items = listed.unwrap_or_default().iter().enumerate();
-    items.filter_map(|(index, text)| report.keep(FieldPath::of(field).item(index), address(text))).collect()
+    items
+        .filter_map(|(index, text)| report.keep(|| FieldPath::of(field).item(index), address(text)))
+        .collect()
 }
 
 fn ports(spec: &ServiceSpec, report: &mut Report) -> Vec<ServicePort> {
     let mut kept: Vec<ServicePort> = Vec::new();
     for (index, source) in spec.ports.iter().flatten().enumerate() {
-        let at = FieldPath::of("spec.ports").item(index);
-        let number = report.keep(at.clone().key("port"), port(source.port));
-        let protocol = report.keep(at.clone().key("protocol"), protocol(source.protocol.as_deref()));
+        let at = || FieldPath::of("spec.ports").item(index);
+        let number = report.keep(|| at().key("port"), port(source.port));
+        let protocol = report.keep(|| at().key("protocol"), protocol(source.protocol.as_deref()));
         let (Some(number), Some(protocol)) = (number, protocol) else { continue };
         let name = source.name.clone().unwrap_or_default();
         let node_port = source.node_port.filter(|&number| number != 0);
-        let node_port = node_port.and_then(|number| report.keep(at.clone().key("nodePort"), port(number)));
+        let node_port = node_port.and_then(|number| report.keep(|| at().key("nodePort"), port(number)));
         let taken =
             |other: &ServicePort| other.protocol == protocol && (other.name == name || other.port == number);
         if kept.iter().any(taken) {
@@ -144,7 +148,7 @@ fn ports(spec: &ServiceSpec, report: &mut Report) -> Vec<ServicePort> {
                 "another port of this Service has the name {name:?} or the number {number} with {protocol}, so this one is \
                  left out; give each its own"
             );
-            report.reject(at, reason);
+            report.reject(at(), reason);
         } else {
             kept.push(ServicePort { name, protocol, port: number, node_port });
         }
@@ -157,12 +161,12 @@ fn load_balancer_ips(source: &Source, report: &mut Report) -> Vec<IpAddr> {
     let ingress = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
     let mut kept = Vec::new();
     for (index, entry) in ingress.iter().enumerate() {
-        let at = FieldPath::of("status.loadBalancer.ingress").item(index);
+        let at = || FieldPath::of("status.loadBalancer.ingress").item(index);
         let mode = entry.ip_mode.as_deref().unwrap_or("VIP");
         let is_vip = one_of(mode, &[("VIP", true), ("Proxy", false)], "Proxy");
-        let is_vip = report.keep(at.clone().key("ipMode"), is_vip).unwrap_or(false);
+        let is_vip = report.keep(|| at().key("ipMode"), is_vip).unwrap_or(false);
         let Some(text) = entry.ip.as_deref().filter(|text| !text.is_empty() && is_vip) else { continue };
-        kept.extend(report.keep(at.key("ip"), address(text)));
+        kept.extend(report.keep(|| at().key("ip"), address(text)));
     }
     kept
 }
@@ -170,7 +174,7 @@ fn load_balancer_ips(source: &Source, report: &mut Report) -> Vec<IpAddr> {
 fn source_ranges(spec: &ServiceSpec, report: &mut Report) -> Vec<IpNet> {
     let listed = spec.load_balancer_source_ranges.iter().flatten().enumerate();
     let at = |index| FieldPath::of("spec.loadBalancerSourceRanges").item(index);
-    listed.filter_map(|(index, text)| report.keep(at(index), network(text))).collect()
+    listed.filter_map(|(index, text)| report.keep(|| at(index), network(text))).collect()
 }
 
 /// A family without a range is open (C35), but not because its ranges were unusable.
@@ -196,13 +200,13 @@ fn guard(spec: &ServiceSpec, ranges: &[IpNet], addresses: &mut Vec<IpAddr>, repo
 fn policy(name: Option<&str>, field: &str, report: &mut Report) -> TrafficPolicy {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return TrafficPolicy::Cluster };
     let known = [("Cluster", TrafficPolicy::Cluster), ("Local", TrafficPolicy::Local)];
-    report.keep(FieldPath::of(field), one_of(name, &known, "Cluster")).unwrap_or_default()
+    report.keep(|| FieldPath::of(field), one_of(name, &known, "Cluster")).unwrap_or_default()
 }
 
 fn affinity(spec: &ServiceSpec, report: &mut Report) -> Option<u32> {
     let name = spec.session_affinity.as_deref().filter(|name| !name.is_empty())?;
     let wanted = one_of(name, &[("None", false), ("ClientIP", true)], "None");
-    if !report.keep(FieldPath::of("spec.sessionAffinity"), wanted)? {
+    if !report.keep(|| FieldPath::of("spec.sessionAffinity"), wanted)? {
         return None;
     }
     let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
@@ -214,7 +218,7 @@ fn affinity(spec: &ServiceSpec, report: &mut Report) -> Option<u32> {
             "{seconds} is out of range, {AFFINITY_SECONDS} is used instead; write 1 to {AFFINITY_SECONDS_MAX}"
         ))
     };
-    let field = FieldPath::of("spec.sessionAffinityConfig.clientIP.timeoutSeconds");
+    let field = || FieldPath::of("spec.sessionAffinityConfig.clientIP.timeoutSeconds");
     Some(report.keep(field, valid).unwrap_or(AFFINITY_SECONDS).unsigned_abs())
 }
 
@@ -224,5 +228,5 @@ fn health_check(spec: &ServiceSpec, report: &mut Report) -> Option<u16> {
         return None;
     }
     let number = spec.health_check_node_port.filter(|&number| number != 0)?;
-    report.keep(FieldPath::of("spec.healthCheckNodePort"), port(number))
+    report.keep(|| FieldPath::of("spec.healthCheckNodePort"), port(number))
 }
