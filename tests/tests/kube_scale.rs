@@ -2,7 +2,7 @@
 //!
 //! Figures are printed, not asserted: the machine decides them. What is asserted is that every change arrives, and that
 //! the rows are those of a fresh start in the end. `SWITCHBOARD_SCALE=full` for ten thousand Services and a minute of
-//! a thousand changes a second, with a release build in `SWITCHBOARD_BIN`.
+//! a thousand changes a second, `sync` for two seconds of them, with a release build in `SWITCHBOARD_BIN`.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -30,8 +30,12 @@ struct Size {
 }
 
 fn size() -> Size {
-    let full = std::env::var("SWITCHBOARD_SCALE").is_ok_and(|size| size == "full");
-    let (services, changes_per_second, seconds) = if full { (10_000, 1_000, 60) } else { (1_000, 100, 3) };
+    let wanted = std::env::var("SWITCHBOARD_SCALE").unwrap_or_default();
+    let (services, changes_per_second, seconds) = match wanted.as_str() {
+        "full" => (10_000, 1_000, 60),
+        "sync" => (10_000, 1_000, 2),
+        _ => (1_000, 100, 3),
+    };
     let cluster = Invented { services, endpoints: 10, nodes: 100 };
     Size { cluster, changes_per_second, lasts: Duration::from_secs(seconds) }
 }
