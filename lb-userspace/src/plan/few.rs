@@ -56,7 +56,9 @@ impl<T: Ord> Few<T> {
                 let place = list.binary_search(&thing);
                 if let Err(place) = place {
                     // Most sets get a few things at once and no more ever.
-                    list.reserve_exact(1);
+                    if list.len() == list.capacity() {
+                        list.reserve_exact(list.len().clamp(1, 4));
+                    }
                     list.insert(place, thing);
                 }
                 if list.len() > MANY {

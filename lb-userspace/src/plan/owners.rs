@@ -8,6 +8,7 @@
 //! protocol itself, the same rule decides between the two, for that address alone: the NodePort
 //! goes on at the others.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -116,6 +117,10 @@ impl Owners {
         let mut concerned = BTreeSet::new();
         for (frontend, claim) in old.symmetric_difference(&new) {
             let related = self.related(*frontend);
+            if related.len() == 1 && self.has_no_rival(frontend, service) {
+                self.toggle(*frontend, claim);
+                continue;
+            }
             let before = self.winners(&related);
             self.toggle(*frontend, claim);
             if before != self.winners(&related) {
@@ -142,15 +147,29 @@ impl Owners {
         claims.filter(|claim| claim.name.service == *service).map(move |claim| (frontend, claim.clone()))
     }
 
+    /// Does nobody but `service` claim it?
+    fn has_no_rival(&self, frontend: &FrontendAddress, service: &ObjectName) -> bool {
+        self.claims.get(frontend).into_iter().flatten().all(|claim| claim.name.service == *service)
+    }
+
     /// Takes a claim out, or puts it in where it is not.
     fn toggle(&mut self, frontend: FrontendAddress, claim: &Claim) {
-        let mut rivals = self.claims.remove(&frontend).map(Vec::from).unwrap_or_default();
+        let mut known = match self.claims.entry(frontend) {
+            Entry::Occupied(known) => known,
+            Entry::Vacant(nobody) => {
+                nobody.insert(Box::new([claim.clone()]));
+                return;
+            }
+        };
+        let mut rivals = Vec::from(std::mem::take(known.get_mut()));
         match rivals.binary_search(claim) {
             Ok(at) => drop(rivals.remove(at)),
             Err(at) => rivals.insert(at, claim.clone()),
         }
-        if !rivals.is_empty() {
-            self.claims.insert(frontend, rivals.into_boxed_slice());
+        if rivals.is_empty() {
+            known.remove();
+        } else {
+            known.insert(rivals.into_boxed_slice());
         }
     }
 

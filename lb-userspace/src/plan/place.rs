@@ -128,7 +128,8 @@ pub(super) struct Placed {
 
 /// The rows of a service port in one family.
 pub(super) struct PlacedRows<A: Address> {
-    pub(super) backends: BTreeMap<BackendId, BackendRow<A>>,
+    /// Sorted by id.
+    pub(super) backends: Vec<(BackendId, BackendRow<A>)>,
     pub(super) sets: Vec<PlacedSet>,
     pub(super) frontends: BTreeMap<FrontendKey<A>, FrontendRow>,
     pub(super) source_ranges: BTreeSet<RangeKey<A>>,
@@ -137,7 +138,7 @@ pub(super) struct PlacedRows<A: Address> {
 impl<A: Address> Default for PlacedRows<A> {
     fn default() -> Self {
         Self {
-            backends: BTreeMap::new(),
+            backends: Vec::new(),
             sets: Vec::new(),
             frontends: BTreeMap::new(),
             source_ranges: BTreeSet::new(),
@@ -205,21 +206,27 @@ impl Placing<'_> {
         }
         placed.source_ranges = rows::source_ranges(frontends.values().copied(), owner);
         let bits = rows::set_bits(frontends.values().copied());
-        let mut ids = BTreeMap::new();
+        let mut ids: Vec<Member> = Vec::with_capacity(decision.backends.len());
         for backend in &decision.backends {
             let Some(addr) = A::from_ip(backend.addr.ip()) else { continue };
             let Some(at) = BackendOwner::new(owner, addr, backend.addr.port()) else { continue };
             let held = A::backend_ids(self.allocators).claim(&at)?;
-            let sets = bits.get(&backend.addr).copied().unwrap_or(0);
-            ids.insert(backend.addr, BackendId(held.id));
-            placed.backends.insert(BackendId(held.id), rows::backend_row(addr, backend, held, owner, sets));
+            let sets = bits.binary_search_by_key(&backend.addr, |(addr, _)| *addr);
+            let sets = sets.ok().and_then(|at| bits.get(at)).map_or(0, |(_, sets)| *sets);
+            ids.push((backend.addr, BackendId(held.id)));
+            let row = rows::backend_row(addr, backend, held, owner, sets);
+            placed.backends.push((BackendId(held.id), row));
         }
+        ids.sort_unstable();
+        placed.backends.sort_by_key(|(id, _)| *id);
         for (key, frontend) in frontends {
             let spreads = rows::is_external(frontend.kind);
             let mut range = |set: &BackendSet| {
                 self.place_set(&rows::members(set, &ids), spreads, ranges, &mut placed.sets)
             };
-            let (inside, outside) = (range(&frontend.inside)?, range(&frontend.outside)?);
+            let inside = range(&frontend.inside)?;
+            let same = frontend.outside == frontend.inside;
+            let outside = if same { inside } else { range(&frontend.outside)? };
             placed.frontends.insert(*key, rows::frontend_row(key, frontend, owner, inside, outside));
         }
         Ok(placed)

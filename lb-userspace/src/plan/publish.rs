@@ -305,8 +305,8 @@ impl Publisher {
         let known = |set: &PlacedSet| set.layout.is_table().then(|| set.layout.clone());
         let ranges: Ranges = rows.sets.iter().map(|set| (set.range, known(set))).collect();
         let ids = A::backend_ids(&mut self.allocators);
-        let is_gone =
-            |(id, _): &(BackendId, BackendRow<A>)| !rows.backends.contains_key(id) && !ids.rests(id.0);
+        let is_kept = |id: &BackendId| rows.backends.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        let is_gone = |(id, _): &(BackendId, BackendRow<A>)| !is_kept(id) && !ids.rests(id.0);
         let gone: Vec<(BackendId, BackendRow<A>)> =
             self.books.desired().backends_of::<A>(owner).filter(is_gone).collect();
         let stays = |range: &SlotRange| ranges.iter().any(|(other, _)| other == range);
@@ -314,7 +314,7 @@ impl Publisher {
         holding.leaving.extend(left.map(Leaving::Range));
         holding.leaving.extend(gone.iter().map(|(id, _)| Leaving::Backend(A::IS_V6, *id)));
         if !holding.leaving.is_empty() {
-            for id in rows.backends.keys() {
+            for (id, _) in &rows.backends {
                 holding.leaving.remove(&Leaving::Backend(A::IS_V6, *id));
             }
         }

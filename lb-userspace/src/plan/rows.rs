@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
-    BackendFlags, BackendId, BackendRow, FrontendFlags, FrontendKey, FrontendRow, RangeKey, SlotRange,
+    BackendFlags, BackendRow, FrontendFlags, FrontendKey, FrontendRow, RangeKey, SlotRange,
 };
 use lb_common::address::{Address, Port, Protocol};
 
@@ -160,31 +160,45 @@ pub(super) fn free_backend_row<A: Address>(generation: u32) -> BackendRow<A> {
     BackendRow { generation, flags: BackendFlags(BackendFlags::VANISHED), ..bytemuck::Zeroable::zeroed() }
 }
 
-/// The backends of a set, sorted by address, each once. Those without an id are of the other family.
-pub(super) fn members(set: &BackendSet, ids: &BTreeMap<SocketAddr, BackendId>) -> Vec<Member> {
-    match set {
-        BackendSet::Backends(backends) => {
-            let sorted: BTreeSet<&SocketAddr> = backends.iter().collect();
-            sorted.into_iter().filter_map(|addr| Some((*addr, *ids.get(addr)?))).collect()
-        }
-        BackendSet::Reject | BackendSet::Drop => Vec::new(),
-    }
+/// The backends of a set, sorted by address, each once, with their ids of `ids`, which is sorted. Those without an id
+/// are of the other family.
+pub(super) fn members(set: &BackendSet, ids: &[Member]) -> Vec<Member> {
+    let BackendSet::Backends(backends) = set else { return Vec::new() };
+    let id_of = |addr: &SocketAddr| {
+        let at = ids.binary_search_by_key(addr, |(addr, _)| *addr).ok()?;
+        ids.get(at).copied()
+    };
+    let mut members: Vec<Member> = backends.iter().filter_map(id_of).collect();
+    // As a rule it is sorted, and then this costs a look at each.
+    members.sort_unstable();
+    members.dedup();
+    members
 }
 
 /// Which backends stand in the service port's cluster set and local set, as far as any of `frontends` uses them: bits
-/// of [`BackendFlags`].
-pub(super) fn set_bits<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> BTreeMap<SocketAddr, u16> {
-    let mut bits = BTreeMap::new();
+/// of [`BackendFlags`], sorted by address.
+pub(super) fn set_bits<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> Vec<(SocketAddr, u16)> {
+    // Most frontends of a service port have one set.
+    let mut sets: Vec<(u16, &[SocketAddr])> = Vec::new();
     for frontend in frontends {
-        let sets = [(&frontend.inside, frontend.inside_local), (&frontend.outside, frontend.outside_local)];
-        for (set, local) in sets {
+        for (set, local) in
+            [(&frontend.inside, frontend.inside_local), (&frontend.outside, frontend.outside_local)]
+        {
             let bit = if local { BackendFlags::IN_LOCAL_SET } else { BackendFlags::IN_CLUSTER_SET };
-            if let BackendSet::Backends(backends) = set {
-                for addr in backends {
-                    *bits.entry(*addr).or_default() |= bit;
-                }
+            if let BackendSet::Backends(backends) = set
+                && !sets.contains(&(bit, backends))
+            {
+                sets.push((bit, backends));
             }
         }
     }
+    let each = sets.iter().flat_map(|(bit, backends)| backends.iter().map(|addr| (*addr, *bit)));
+    let mut bits: Vec<(SocketAddr, u16)> = each.collect();
+    bits.sort_unstable();
+    bits.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        kept.1 |= if same { next.1 } else { 0 };
+        same
+    });
     bits
 }
