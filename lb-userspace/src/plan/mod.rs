@@ -3,6 +3,7 @@
 //! Pure and total: same objects, same decisions, whatever the order of events. Must not know
 //! where objects come from, the kernel, clocks or randomness.
 
+pub mod ahead;
 mod books;
 mod by_id;
 pub mod choose;

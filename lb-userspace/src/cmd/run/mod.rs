@@ -42,9 +42,9 @@ use crate::datapath::kernel::KernelMaps;
 use crate::datapath::object;
 use crate::datapath::pins::{DEFAULT_ROOT, Pins};
 use crate::model::{Change, State};
-use crate::plan::decide;
 use crate::plan::owners::Owners;
 use crate::plan::rows::{Supported, Terms};
+use crate::plan::{ahead, decide};
 use crate::reconcile::{Reconciler, Report};
 use crate::serve;
 use crate::source::Update;
@@ -307,13 +307,15 @@ impl Agent {
         if first {
             self.reconciler.keep_only(&names);
         }
-        let planned = names.iter().map(|name| {
-            let planned = decide::service(&self.state, &self.owners, name);
-            tell_refusals(&planned.refused, &self.told);
-            self.reporter.planned(arrival, &self.state, name, &planned);
-            (name.clone(), planned.decisions)
+        let Self { state, owners, reconciler, reporter, told, started, .. } = self;
+        let report = ahead::services(state, owners, &names, |planned| {
+            let planned = planned.map(|(name, planned)| {
+                tell_refusals(&planned.refused, told);
+                reporter.planned(arrival, state, name, &planned);
+                (name.clone(), planned.decisions)
+            });
+            reconciler.sync(planned, started.elapsed())
         });
-        let report = self.reconciler.sync(planned, self.started.elapsed());
         self.reporter.written(arrival, &self.state, &self.reconciler, &report);
         report
     }

@@ -13,7 +13,7 @@ use lb_userspace::datapath::strangers::Acquaintances;
 use lb_userspace::model::{Change, Object, ObjectKey, State};
 use lb_userspace::plan::owners::Owners;
 use lb_userspace::plan::rows::{DEFAULT_MAX_TABLE, Supported, Terms};
-use lb_userspace::plan::{decide, diff};
+use lb_userspace::plan::{ahead, decide, diff};
 use lb_userspace::reconcile::{Reconciler, Report};
 use lb_userspace::tables::{Maps as _, Tables};
 
@@ -100,9 +100,11 @@ impl Ours {
             self.reconciler.keep_only(&names);
         }
         let (state, owners) = (&self.state, &self.owners);
-        // One by one, as the agent does: what all of a large cluster are to be takes more room than what they become.
-        let planned = names.iter().map(|name| (name.clone(), decide::service(state, owners, name).decisions));
-        let report: Report = self.reconciler.sync(planned, self.began.elapsed());
+        let (reconciler, now) = (&mut self.reconciler, self.began.elapsed());
+        // As the agent does it.
+        let report: Report = ahead::services(state, owners, &names, |planned| {
+            reconciler.sync(planned.map(|(name, planned)| (name.clone(), planned.decisions)), now)
+        });
         let done = Instant::now();
         ensure!(
             report.refused.is_empty() && report.failed.is_empty(),
