@@ -1,7 +1,7 @@
 //! The lab, tested without any agent: if one of these fails, no other test of tier 2 means much.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use etherparse::{SlicedPacket, TransportSlice};
 use lb_tests::capture::Capture;
 use lb_tests::lab::{LOCK_FILE, Lab, Layout, Netns, PIN_ROOT, RpFilter};
-use lb_tests::poll;
 use lb_tests::traffic::{Dial, EchoServer, FailureKind, Load, Protocol, Reply, tcp_once, udp_once};
+use lb_tests::{peers, poll};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -325,4 +325,27 @@ fn a_node_with_four_pods_is_built_quickly() {
     println!("built in {built:?}, built and dropped in {:?}", start.elapsed());
     // Far above what it takes (well under 300 ms), so that a busy machine does not fail it.
     assert!(built < 5 * SECOND, "{built:?}");
+}
+
+#[test]
+fn rules_of_a_peer_that_take_too_long_are_given_up_and_others_are_loaded() {
+    let lab = Lab::builder().node("node1", Layout::Routed, &[]).build().unwrap();
+    let netns = &lab.node("node1").netns;
+    let node = peers::Node { pods: "10.128.0.0/9", address: [192, 0, 2, 1].into() };
+    let services: Vec<peers::Service> = (0..20_000u32)
+        .map(|number| peers::Service {
+            name: format!("default/s{number}"),
+            frontend: (Ipv4Addr::from_bits(0x0a60_0000 + number), 80).into(),
+            udp: false,
+            node_port: None,
+            endpoints: vec![(Ipv4Addr::from_bits(0x0a80_0000 + number), 8080).into()],
+        })
+        .collect();
+    let peer = peers::Peer::Nftables;
+    let load = |services: &[peers::Service], limit| {
+        peer.load_within(netns, &peer.whole(services, node), false, Some(limit)).unwrap()
+    };
+    // Which take minutes.
+    assert!(!load(&services, SECOND));
+    assert!(load(&services[..10], 60 * SECOND));
 }

@@ -10,12 +10,16 @@ mod nftables;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::Netns;
 
+/// The signal that cannot be caught.
+const KILL: i32 = 9;
 /// Services of a portion: a program's start takes milliseconds, as these do.
 const PORTION: usize = 500;
 
@@ -113,6 +117,20 @@ impl Peer {
     /// # Errors
     /// Where the program is not installed or refuses the rules; with its words.
     pub fn load(self, netns: &Netns, rules: &str, ipv6: bool) -> Result<()> {
+        self.load_within(netns, rules, ipv6, None).map(|_| ())
+    }
+
+    /// The same, given up after some whole seconds: `false`; the namespace is as it was then, or on the way there.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_within(
+        self,
+        netns: &Netns,
+        rules: &str,
+        ipv6: bool,
+        limit: Option<Duration>,
+    ) -> Result<bool> {
         let (program, arguments): (_, &[&str]) = match (self, ipv6) {
             (Self::Nftables, _) => ("nft", &["-f", "-"]),
             (Self::IptablesLegacy, false) => ("iptables-legacy-restore", &["--noflush", "--counters", "-w"]),
@@ -120,8 +138,11 @@ impl Peer {
             (Self::IptablesNft, false) => ("iptables-nft-restore", &["--noflush", "--counters", "-w"]),
             (Self::IptablesNft, true) => ("ip6tables-nft-restore", &["--noflush", "--counters", "-w"]),
         };
+        // 0 is no limit.
+        let seconds = limit.map_or(0, |limit| limit.as_secs().max(1)).to_string();
         let mut child = netns
-            .command(program)
+            .command("timeout")
+            .args(["--signal=KILL", &seconds, program])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -133,13 +154,17 @@ impl Peer {
         let _ = stdin.write_all(rules.as_bytes());
         drop(stdin);
         let output = child.wait_with_output().with_context(|| format!("waiting for {program}"))?;
+        let killed = output.status.signal().or(output.status.code().map(|code| code - 128));
+        if limit.is_some() && killed == Some(KILL) {
+            return Ok(false);
+        }
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
             "{program} refused the rules: {}",
             said.lines().take(3).collect::<Vec<_>>().join(" / ")
         );
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -36,7 +36,7 @@ struct Options {
     /// Fewer rounds and sizes: everything in under three minutes.
     #[arg(long, global = true)]
     quick: bool,
-    /// All peers with 50,000 Services too, also those whose loading takes the square of their number: hours.
+    /// All peers at every size, however long: the loading of two of them takes the square of the Services, hours in all.
     #[arg(long, global = true, conflicts_with = "quick")]
     patient: bool,
     /// Print the figures as one JSON object on stdout instead of tables.

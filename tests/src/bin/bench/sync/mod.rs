@@ -11,7 +11,7 @@ mod probe;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use lb_tests::lab::{Lab, Layout, Netns};
+use lb_tests::lab::{Lab, Layout};
 use lb_tests::peers::Peer;
 
 use self::objects::{NODE, Scale};
@@ -30,6 +30,8 @@ const SCALES: [Scale; 5] = [
 
 /// After so long a peer gets no further round.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Longer than nftables takes for 10,000 Services of two endpoints.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A change to one Service.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,19 +66,21 @@ impl Effort {
         }
     }
 
-    /// A peer gets sets of at most so many endpoints in all. The time of two of them grows with the square of the
-    /// Services: nftables takes a minute and a half for 10,000.
-    fn up_to(self, peer: Peer) -> u32 {
-        match (self.extent, peer) {
-            (Extent::Quick, _) => 5_000,
-            (Extent::Full, Peer::IptablesNft | Peer::Nftables) => 20_000,
-            (Extent::Full, Peer::IptablesLegacy) | (Extent::Patient, _) => u32::MAX,
-        }
+    /// A peer gets sets of at most so many endpoints in all.
+    fn up_to(self) -> u32 {
+        if self.extent == Extent::Quick { 5_000 } else { u32::MAX }
+    }
+
+    /// After so long a peer that loads everything is given up: the time of two of them grows with the square of the
+    /// Services.
+    fn limit(self) -> Option<Duration> {
+        (self.extent != Extent::Patient).then_some(LIMIT)
     }
 }
 
 /// What one contender took for one size, in milliseconds.
 struct Times {
+    /// Empty: it was given up.
     whole: Vec<f64>,
     /// In the order of [`CHANGES`].
     changes: Vec<Vec<f64>>,
@@ -113,14 +117,14 @@ pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
         bar.inc(1);
         for (peer, series) in Peer::ALL.into_iter().zip(&mut plotted[1..]) {
             bar.inc(1);
-            if scale.services * scale.endpoints > effort.up_to(peer) {
+            if scale.services * scale.endpoints > effort.up_to() {
                 series.points.push(None);
                 continue;
             }
             let theirs = measure_peer(peer, scale, effort)
                 .with_context(|| format!("{} for {}", peer.name(), scale.name()))?;
             rows(&mut whole, &mut change, scale, peer.name(), &theirs, &ours);
-            series.points.push(Some(Spread::of(&theirs.whole)));
+            series.points.push((!theirs.whole.is_empty()).then(|| Spread::of(&theirs.whole)));
         }
     }
     bar.finish_and_clear();
@@ -170,6 +174,11 @@ fn section(tables: Vec<Table>, series: Vec<Series>) -> Section {
 /// Adds a contender's rows.
 fn rows(whole: &mut Table, change: &mut Table, scale: Scale, by: &str, took: &Times, ours: &Times) {
     let times = |took: &[f64], ours: &[f64]| Cell::Ratio(Spread::of_ratios(took, ours));
+    if took.whole.is_empty() {
+        let given_up = format!("given up after {}", crate::show::short(LIMIT.as_secs_f64() * 1e3));
+        whole.rows.push(vec![Cell::text(scale.name()), Cell::text(by), Cell::text(given_up), Cell::Nothing]);
+        return;
+    }
     whole.rows.push(vec![
         Cell::text(scale.name()),
         Cell::text(by),
@@ -247,7 +256,11 @@ fn measure_peer(peer: Peer, scale: Scale, effort: Effort) -> Result<Times> {
         }
         drop(last.take());
         let lab = Lab::builder().node("node1", Layout::Routed, &[]).build()?;
-        whole.push(load(peer, &lab.node("node1").netns, &rules)?);
+        let began = Instant::now();
+        if !peer.load_within(&lab.node("node1").netns, &rules, false, effort.limit())? {
+            return Ok(Times { whole: Vec::new(), changes: Vec::new() });
+        }
+        whole.push(began.elapsed().as_secs_f64() * 1e3);
         last = Some(lab);
     }
     let Some(lab) = last else { return Ok(Times { whole, changes: Vec::new() }) };
@@ -274,17 +287,13 @@ fn measure_peer(peer: Peer, scale: Scale, effort: Effort) -> Result<Times> {
             } else if *change == Change::ServiceGone {
                 after.pop();
             }
-            times.push(load(peer, netns, &peer.change(&after, before, now, NODE))?);
+            let rules = peer.change(&after, before, now, NODE);
+            let began = Instant::now();
+            peer.load(netns, &rules, false)?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
         }
     }
     Ok(Times { whole, changes })
-}
-
-/// Milliseconds to load rules.
-fn load(peer: Peer, netns: &Netns, rules: &str) -> Result<f64> {
-    let began = Instant::now();
-    peer.load(netns, rules, false)?;
-    Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 
 /// A Service to change, another each time.
