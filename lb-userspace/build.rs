@@ -6,6 +6,8 @@
 //! none of it.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +21,9 @@ const SKIP: &str = "AYA_BUILD_SKIP";
 const INNER: &str = "SWITCHBOARD_EBPF_BUILD";
 const NOTE: &str = "ebpf-toolchain";
 const OBJECT: &str = "switchboard";
+/// The processor that the programs are made for: with 32-bit arithmetic and jumps, which every kernel since 5.3 has, they
+/// are 1 to 8 % shorter than with what the compiler would take by itself, of 2014.
+const CPU: &str = "-Ctarget-cpu=v3";
 
 struct Noted {
     toolchain: String,
@@ -27,6 +32,10 @@ struct Noted {
 }
 
 fn main() -> anyhow::Result<()> {
+    let mut words = env::args_os().skip(1);
+    if let Some(rustc) = words.next() {
+        return compile(&rustc, &words.collect::<Vec<_>>());
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     for name in [TOOLCHAIN, SKIP] {
         println!("cargo:rerun-if-env-changed={name}");
@@ -67,6 +76,8 @@ fn outer(noted: &Noted) -> anyhow::Result<()> {
     let path = if noted.linker_folder.is_empty() { path } else { format!("{}:{path}", noted.linker_folder) };
     let mut inner = Command::new(env::current_exe().context("the build script's own path")?);
     inner.env(INNER, &noted.toolchain).env("PATH", path);
+    // aya-build takes no options for the compiler, but leaves its wrapper alone.
+    inner.env("RUSTC_WRAPPER", env::current_exe().context("the build script's own path")?);
     // Made for user space: with it the compiler puts less in line, and programs need more stack than the verifier gives.
     inner.env_remove("CARGO_INCREMENTAL");
     // The release profile is made for user space too; bpf-linker optimises the whole program anyway.
@@ -90,6 +101,16 @@ fn build(toolchain: &str) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lb-ebpf");
     let root_dir = root.to_str().context("the path of lb-ebpf is no UTF-8")?;
     build_ebpf([Package { name: "lb-ebpf", root_dir, ..Package::default() }], Toolchain::Custom(toolchain))
+}
+
+/// Stands in for the compiler: what is compiled for BPF is compiled for [`CPU`], all else as it is.
+fn compile(rustc: &OsStr, words: &[OsString]) -> anyhow::Result<()> {
+    let for_bpf = words.windows(2).any(|pair| {
+        matches!(pair, [flag, target]
+        if flag == "--target" && target.to_string_lossy().starts_with("bpf"))
+    });
+    let failed = Command::new(rustc).args(words).args(for_bpf.then_some(CPU)).exec();
+    Err(failed).with_context(|| format!("running {}", rustc.display()))
 }
 
 /// Takes out of the object what neither the kernel nor aya reads: DWARF, and what it and BTF are relocated by, which are

@@ -21,17 +21,17 @@ pub fn sum(bytes: &[u8], start: u64) -> u64 {
     total
 }
 
-/// Folds a running sum to 16 bits, carries added back in.
+/// Folds a running sum of at most 48 bits to 16, carries added back in.
 #[must_use]
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "three folds leave 16 bits")]
 pub const fn fold(sum: u64) -> u16 {
-    let mut sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // In words of 32 bits, which take the processors that programs are compiled for half the instructions.
+    let (low, high) = (sum as u32, (sum >> 32) as u32);
+    let mut sum = (low & 0xffff) + (low >> 16) + high;
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    #[expect(clippy::cast_possible_truncation, reason = "three folds leave 16 bits")]
-    let folded = sum as u16;
-    folded
+    sum as u16
 }
 
 /// The checksum field for a running sum, in host order.
@@ -49,17 +49,30 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     finish(!checksum as u64 + !old as u64 + new as u64)
 }
 
-/// The one's complement difference, in 32 bits, between `words` 32-bit words whose plain sums are `old` and `new`, in
-/// one byte order, whichever; as `bpf_csum_diff` gives it. At most 16 words.
+/// The one's complement difference between `words` 32-bit words whose plain sums are `old` and `new`, in one byte order,
+/// whichever, with its carries: in 37 bits. At most 16 words.
+#[must_use]
+#[inline(always)]
+pub const fn change(old: u64, new: u64, words: u64) -> u64 {
+    new + (words * 0xffff_ffff - old)
+}
+
+/// The same in 32 bits, as `bpf_csum_diff` gives it.
 #[must_use]
 #[inline(always)]
 pub const fn difference(old: u64, new: u64, words: u64) -> u64 {
-    let sum = new + (words * 0xffff_ffff - old);
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    carried(change(old, new, words))
+}
+
+/// A [`change`] in 32 bits, its carries added back in.
+#[must_use]
+#[inline(always)]
+pub const fn carried(change: u64) -> u64 {
+    let sum = (change & 0xffff_ffff) + (change >> 32);
     (sum & 0xffff_ffff) + (sum >> 32)
 }
 
-/// The checksum after what it covers changed by `difference`: one of [`difference`], or the sum of some.
+/// The checksum after what it covers changed by `difference`: one of [`difference`] or [`change`], or the sum of some.
 #[must_use]
 #[inline(always)]
 pub const fn update_sum(checksum: u16, difference: u64) -> u16 {
@@ -100,6 +113,17 @@ mod tests {
     #[test]
     fn the_worked_example_of_rfc_1624_comes_out() {
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn carries_are_added_back_in_from_48_bits_too() {
+        for sum in
+            [0, 1, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_ffff_ffff, 0xffff_0000_ffff, 0xffff_ffff_ffff_u64]
+        {
+            let folded = u64::from(fold(sum));
+            assert_eq!(folded % 0xffff, sum % 0xffff, "{sum:#x}");
+            assert_eq!(folded == 0, sum == 0, "{sum:#x}");
+        }
     }
 
     #[test]
@@ -153,6 +177,7 @@ mod tests {
             // One's complement has two zeros; both verify.
             let whole = finish(sum(&bytes, 0));
             prop_assert_eq!(after, update_sum(before, difference(old.into(), new.into(), 1)));
+            prop_assert_eq!(after, update_sum(before, change(old.into(), new.into(), 1)));
             prop_assert!(after == whole || (after ^ whole) == 0xffff && (after == 0 || whole == 0));
         }
     }

@@ -5,16 +5,16 @@
 //! says something about its connection, is left to them on the same rows. Must not choose, and makes no row.
 //! Invariant: a packet is translated whole and sent, or left as it came.
 
-use lb_common::abi::{BackendFlags, FlowFlags, FlowRow, Hook, InterfaceFlags, Shortcut, Verdict, Word};
+use lb_common::abi::{BackendFlags, FlowFlags, FlowRow, Hook, InterfaceFlags, Macs, Shortcut, Verdict, Word};
 use lb_common::address::{Address, Protocol};
 use lb_common::flow_state::{SideState, tcp_flag};
-use lb_common::wire::{Bytes as _, Ethernet, Ipv4Header, Ipv6Header, Segment};
+use lb_common::wire::{Bytes as _, Depth, Ethernet, Fragment, Ipv4Header, Ipv6Header, Segment};
 
 use crate::head::{self, Ends};
-use crate::maps::{self, Entry, Family, Key, Stored};
+use crate::maps::{self, Family, Key, Stored};
 use crate::packet::{Packet, Refused};
-use crate::xdp::{Frame, Route};
-use crate::{conntrack, kernel, parse, rewrite, stranger};
+use crate::xdp::{Context, Frame, Route};
+use crate::{conntrack, kernel, rewrite, stranger};
 
 /// The way out of the node.
 #[derive(Clone, Copy)]
@@ -23,39 +23,58 @@ pub(crate) struct Way {
     pub ifindex: u32,
     /// The longest network packet it takes.
     pub mtu: u32,
-    /// The next hop.
-    pub dst_mac: [u16; 3],
-    /// The interface's own.
-    pub src_mac: [u16; 3],
+    /// How its packets' link headers begin.
+    pub macs: Macs,
 }
 
 /// Translates both ends of a packet and says where it leaves.
 #[inline(always)]
 pub(crate) fn shortcut<A: Family>(frame: &Frame, l3: usize) -> Result<u32, Verdict> {
-    if A::glance(frame, l3).is_some_and(|glance| stranger::arriving(&glance).is_some()) {
+    if A::glance(frame, l3).is_none_or(|glance| stranger::arriving(&glance).is_some()) {
         return Err(Verdict::ShortcutLeft);
     }
-    let segment = match parse::plain::<A, Frame>(frame, l3) {
-        Some(Ok(segment)) => segment,
-        _ => return Err(Verdict::ShortcutLeft),
-    };
-    let speaks = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
+    let (segment, lifetime) = candidate::<A>(frame, l3).ok_or(Verdict::ShortcutLeft)?;
     let key = Word::new(segment.key(Hook::INGRESS));
-    let Ok(mut entry) = maps::settled_entry(&key) else { return Err(Verdict::ShortcutLeft) };
-    if segment.tcp_flags & speaks != 0 || !may_take(&segment, &entry) {
+    let entry = ready(frame, &key, &segment).ok_or(Verdict::ShortcutLeft)?;
+    if (segment.end - l3) as u32 > entry.shortcut.mtu {
         return Err(Verdict::ShortcutLeft);
     }
-    if !is_fresh(&entry.entry.shortcut) && !renew(frame, &key, &mut entry) {
-        return Err(Verdict::ShortcutLeft);
+    send(frame, &segment, &entry, lifetime)?;
+    tally(&entry.row, frame.len());
+    Ok(entry.shortcut.ifindex)
+}
+
+/// A packet that may take it by what it is alone, and its lifetime: whole, nothing but the plainest headers, not at its
+/// last hop, and without a word about its connection.
+#[inline(always)]
+fn candidate<A: Family>(frame: &Frame, l3: usize) -> Option<(Segment<A>, u8)> {
+    const SPEAKS: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
+    let segment = A::segment(frame, l3, Depth::Bare).ok()?;
+    let lifetime = lifetime::<A>(frame, l3)?;
+    let plain = segment.fragment == Fragment::Whole && segment.tcp_flags & SPEAKS == 0;
+    (plain && lifetime > 1).then_some((segment, lifetime))
+}
+
+/// The packet's flow, if it may take it, with a shortcut that holds.
+#[inline(always)]
+fn ready<A: Family>(frame: &Frame, key: &Key<A>, segment: &Segment<A>) -> Option<Stored<A>> {
+    let entry = taken(key, segment)?;
+    if is_fresh(&entry.shortcut) {
+        return Some(entry);
     }
-    let shortcut = &entry.entry.shortcut;
-    let lifetime = lifetime::<A>(frame, l3).ok_or(Verdict::ShortcutLeft)?;
-    if lifetime <= 1 || (segment.end - l3) as u32 > shortcut.mtu {
-        return Err(Verdict::ShortcutLeft);
+    if !renew(frame.context(), key) {
+        return None;
     }
-    send(frame, &segment, &entry.entry, lifetime)?;
-    tally(&entry.entry.row, frame.len());
-    Ok(entry.entry.shortcut.ifindex)
+    // Looked up anew: what another function is shown stands in memory, and would be read from there ever after. By now
+    // another CPU may have written to it.
+    let entry = taken(key, segment)?;
+    is_fresh(&entry.shortcut).then_some(entry)
+}
+
+#[inline(always)]
+fn taken<A: Family>(key: &Key<A>, segment: &Segment<A>) -> Option<Stored<A>> {
+    let entry = maps::settled_entry(key).ok()?.entry;
+    may_take(segment, &entry.row).then_some(entry)
 }
 
 #[inline(always)]
@@ -70,8 +89,7 @@ fn tally<A: Address>(row: &FlowRow<A>, len: usize) {
 
 /// Both ends are translated, the connection is open, and its backend serves if it must (C36) and is there if it must (C37).
 #[inline(always)]
-fn may_take<A: Family>(segment: &Segment<A>, entry: &Entry<A>) -> bool {
-    let row = &entry.entry.row;
+fn may_take<A: Family>(segment: &Segment<A>, row: &FlowRow<A>) -> bool {
     let FlowFlags(flags) = row.flags;
     let masqueraded = flags & !FlowFlags::FORWARD == FlowFlags::MASQUERADED;
     if !masqueraded || row.state != SideState::OPEN.0 || conntrack::is_cut_off(row, segment) {
@@ -96,7 +114,8 @@ fn is_fresh<A: Address>(shortcut: &Shortcut<A>) -> bool {
 /// Makes the shortcut from the flow's row at egress and the kernel's routes, at most once a second, and notes in both
 /// rows that the flow lives. `false`: there is none.
 #[inline(never)]
-fn renew<A: Family>(frame: &Frame, key: &Key<A>, entry: &mut Entry<A>) -> bool {
+fn renew<A: Family>(context: Context, key: &Key<A>) -> bool {
+    let Ok(mut entry) = maps::settled_entry(key) else { return false };
     let row = &entry.entry.row;
     let out = Word::new(key.rewritten(row).at(Hook::EGRESS));
     let Ok(other) = maps::settled(&out) else { return false };
@@ -106,7 +125,7 @@ fn renew<A: Family>(frame: &Frame, key: &Key<A>, entry: &mut Entry<A>) -> bool {
     let now = kernel::ticks();
     entry.touch(now);
     other.at.touch(now);
-    let Some(way) = frame.route(&question(other.row.addr, row.addr, key.protocol)) else { return false };
+    let Some(way) = context.route(&question(other.row.addr, row.addr, key.protocol)) else { return false };
     if !maps::interface(way.ifindex).flags.has(InterfaceFlags::XDP) {
         return false;
     }
@@ -118,8 +137,7 @@ fn renew<A: Family>(frame: &Frame, key: &Key<A>, entry: &mut Entry<A>) -> bool {
         other_port: other.row.other_port,
         mtu: way.mtu,
         ifindex: way.ifindex,
-        dst_mac: way.dst_mac,
-        src_mac: way.src_mac,
+        macs: way.macs,
     });
     entry.remember();
     true
@@ -164,7 +182,10 @@ fn send<A: Family>(
     if A::IS_V6 {
         frame.store(segment.l3 + Ipv6Header::HOP_LIMIT, &(lifetime - 1)).map_err(failed)?;
     }
-    frame.store(0, &[shortcut.dst_mac, shortcut.src_mac]).map_err(failed)
+    for (word, at) in shortcut.macs.words().iter().zip((0..).step_by(size_of::<u32>())) {
+        frame.store(at, word).map_err(failed)?;
+    }
+    Ok(())
 }
 
 const _: () = assert!(core::mem::offset_of!(Ethernet, src) == 6, "the two addresses come first");

@@ -87,7 +87,7 @@ fn go<A: Family, P: Packet, const N: usize>(
     let shift = if udp { 16 } else { 0 };
     let check = (head[last] >> shift) as u16;
     let before = head[places::<A>().ports];
-    let addresses = csum::difference(
+    let addresses = csum::change(
         segment.src.sum() + segment.dst.sum(),
         ends.src.sum() + ends.dst.sum(),
         (A::BYTES / 2).into(),
@@ -97,7 +97,7 @@ fn go<A: Family, P: Packet, const N: usize>(
         return Some(by_the_kernel(packet, segment, &head, (before, addresses)));
     }
     if !udp || check != 0 {
-        let both = addresses + csum::difference(before.into(), ends.ports.into(), 1);
+        let both = addresses + csum::change(before.into(), ends.ports.into(), 1);
         let sum = csum::update_sum(check, both);
         let sum = if udp { csum::udp_nonzero(sum) } else { sum };
         head[last] = (head[last] & !(0xffff << shift)) | (u32::from(sum) << shift);
@@ -112,7 +112,7 @@ fn put<A: Family, const N: usize>(head: &mut [u32; N], ends: &Ends<A>, addresses
     if !A::IS_V6 {
         let life = head[IP_CHECKSUM] & 0xffff;
         let aged = life.wrapping_sub(ends.hops) & 0xffff;
-        let both = addresses + csum::difference(life.into(), aged.into(), 1);
+        let both = addresses + csum::change(life.into(), aged.into(), 1);
         let sum = csum::update_sum((head[IP_CHECKSUM] >> 16) as u16, both);
         head[IP_CHECKSUM] = aged | (u32::from(sum) << 16);
     }
@@ -140,7 +140,7 @@ fn by_the_kernel<A: Family, P: Packet, const N: usize>(
 ) -> Result<(), Refused> {
     let at = segment.l3 + START;
     let checksum = checksum_of(segment)?;
-    packet.update_checksum(checksum, Change::PseudoHeaderDiff(addresses as i64))?;
+    packet.update_checksum(checksum, Change::PseudoHeaderDiff(csum::carried(addresses) as i64))?;
     let after = head[places::<A>().ports];
     if before != after {
         packet.update_checksum(checksum, Change::Word(before, after))?;

@@ -171,10 +171,8 @@ pub(crate) fn difference<A: Address>(old: A, new: A) -> i64 {
 
 /// Two ports as they stand at the head of a transport header.
 #[inline(always)]
-pub(crate) fn word([src, dst]: [Port; 2]) -> u32 {
-    let [a, b] = src.bits().to_ne_bytes();
-    let [c, d] = dst.bits().to_ne_bytes();
-    u32::from_ne_bytes([a, b, c, d])
+pub(crate) fn word(ports: [Port; 2]) -> u32 {
+    bytemuck::cast(ports)
 }
 
 #[inline(always)]

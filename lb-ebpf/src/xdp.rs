@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect};
 use bytemuck::{Pod, Zeroable};
-use lb_common::abi::Verdict;
+use lb_common::abi::{Macs, Verdict};
 use lb_common::address::{V4, V6};
 use lb_common::csum;
 use lb_common::wire::{Bytes, Ethernet, Link};
@@ -23,7 +23,7 @@ const LAST_OFFSET: usize = 0x3fff;
 /// Runs the shortcut on a frame; returns the hook's action.
 #[inline(always)]
 pub(crate) fn run(ctx: *mut xdp_md) -> u32 {
-    let frame = Frame(ctx);
+    let frame = Frame::of(ctx);
     let way = match Link::of_ethernet(&frame) {
         // A tagged frame would have to get its tag back on the way out.
         Link::V4(l3) if l3 == size_of::<Ethernet>() => forward::shortcut::<V4>(&frame, l3),
@@ -42,20 +42,66 @@ pub(crate) fn run(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// A frame at the XDP hook.
-pub(crate) struct Frame(*mut xdp_md);
+/// A frame at the XDP hook. Where it begins and ends is read once, since nothing here moves it: so what was compared with
+/// its end once need not be again.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    context: Context,
+    start: usize,
+    end: usize,
+}
+
+/// What the kernel called the program with.
+#[derive(Clone, Copy)]
+pub(crate) struct Context(*mut xdp_md);
+
+impl Context {
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        // SAFETY: the context the kernel called the program with.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    /// Asks the kernel's routes; `None` where they do not lead to a neighbour that is known.
+    #[inline(always)]
+    pub(crate) fn route(self, query: &Route) -> Option<Way> {
+        let mut route = *query;
+        route.ifindex = self.ifindex();
+        let size = size_of::<Route>() as i32;
+        // SAFETY: `Route` has the layout of the kernel's `struct bpf_fib_lookup`, and the helper reads and
+        // writes no more than its size.
+        let result = unsafe { bpf_fib_lookup(self.0.cast::<c_void>(), (&raw mut route).cast(), size, 0) };
+        let way = Way {
+            ifindex: route.ifindex,
+            mtu: route.length_or_mtu.into(),
+            macs: Macs::new(route.dst_mac, route.src_mac),
+        };
+        (result == 0).then_some(way)
+    }
+}
 
 impl Frame {
+    #[inline(always)]
+    fn of(ctx: *mut xdp_md) -> Self {
+        // SAFETY: the context the kernel called the program with.
+        let (start, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+        Self { context: Context(ctx), start, end }
+    }
+
+    /// What it came with.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> Context {
+        self.context
+    }
+
     /// Where a `T` at `offset` stands; `None` where the frame ends before it does.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        // SAFETY: `self.0` is the context the kernel called the program with.
-        let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         if offset > LAST_OFFSET {
             return None;
         }
-        let at = start + offset;
-        (at + size_of::<T>() <= end).then_some(at as *mut T)
+        let at = self.start + offset;
+        (at + size_of::<T>() <= self.end).then_some(at as *mut T)
     }
 
     /// Back out of the interface it came in by, or out of another.
@@ -66,24 +112,6 @@ impl Frame {
         }
         // SAFETY: a helper without pointers.
         unsafe { bpf_redirect(ifindex, 0) as u32 }
-    }
-
-    /// Asks the kernel's routes; `None` where they do not lead to a neighbour that is known.
-    #[inline(always)]
-    pub(crate) fn route(&self, query: &Route) -> Option<Way> {
-        let mut route = *query;
-        route.ifindex = self.ifindex();
-        let size = size_of::<Route>() as i32;
-        // SAFETY: `Route` has the layout of the kernel's `struct bpf_fib_lookup`, and the helper reads and
-        // writes no more than its size.
-        let result = unsafe { bpf_fib_lookup(self.0.cast::<c_void>(), (&raw mut route).cast(), size, 0) };
-        let way = Way {
-            ifindex: route.ifindex,
-            mtu: route.length_or_mtu.into(),
-            dst_mac: route.dst_mac,
-            src_mac: route.src_mac,
-        };
-        (result == 0).then_some(way)
     }
 }
 
@@ -126,8 +154,7 @@ impl Bytes for Frame {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        // SAFETY: `self.0` is the context the kernel called the program with.
-        unsafe { (*self.0).data_end as usize - (*self.0).data as usize }
+        self.end - self.start
     }
 }
 
@@ -189,7 +216,6 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: `self.0` is the context the kernel called the program with.
-        unsafe { (*self.0).ingress_ifindex }
+        self.context.ifindex()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::abi::{FlowEntry, FlowKey, FlowRow, FrontendFlags, Hook, Shortcut, Verdict};
+use lb_common::abi::{FlowEntry, FlowKey, FlowRow, FrontendFlags, Hook, Macs, Shortcut, Verdict};
 use lb_common::address::{Address, Port, Protocol, V4, V6};
 use lb_tests::packets::{Datapath, Ends, Frame, Service, both, checksums_hold, sockets_of};
 use lb_userspace::datapath::kernel::FlowTables;
@@ -78,8 +78,7 @@ fn give_way<A: Address>(
         other_port: Port::new(port),
         mtu,
         ifindex: 1,
-        dst_mac: words(NEXT_HOP),
-        src_mac: words(OURS),
+        macs: Macs::new(words(NEXT_HOP), words(OURS)),
     };
     tables.settled.put(&key, &FlowEntry { shortcut, ..entry }).unwrap();
 }

@@ -78,11 +78,11 @@ layouts! {
     "FlowEntry<V6>": FlowEntry<V6> = 96 { row @ 0, shortcut @ 48 }
     "Shortcut<V4>": Shortcut<V4> = 36 {
         route_generation @ 0, made @ 4, addr @ 8, port @ 12, other_port @ 14, mtu @ 16, ifindex @ 20,
-        dst_mac @ 24, src_mac @ 30,
+        macs @ 24,
     }
     "Shortcut<V6>": Shortcut<V6> = 48 {
         route_generation @ 0, made @ 4, addr @ 8, port @ 24, other_port @ 26, mtu @ 28, ifindex @ 32,
-        dst_mac @ 36, src_mac @ 42,
+        macs @ 36,
     }
     "RangeKey<V4>": RangeKey<V4> = 12 { prefix_len @ 0, range @ 4 }
     "RangeKey<V6>": RangeKey<V6> = 24 { prefix_len @ 0, range @ 4 }

@@ -40,7 +40,7 @@ pub use interface::{InterfaceFlags, InterfaceRow, Role};
 pub use network::{CLUSTER_NETWORK, Prefix, SERVICE_NETWORKS};
 pub use range::{Range, RangeKey};
 pub use service_port::ServicePortName;
-pub use shortcut::{FlowEntry, Shortcut};
+pub use shortcut::{FlowEntry, Macs, Shortcut};
 pub use socket::{SocketFlags, SocketKey, SocketRow, Way};
 pub use stranger::Stranger;
 pub use verdict::{Action, Verdict};

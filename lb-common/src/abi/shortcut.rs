@@ -36,8 +36,28 @@ pub struct Shortcut<A: Address> {
     pub mtu: u32,
     /// The interface it leaves by; 0: there is no shortcut.
     pub ifindex: u32,
-    /// The next hop.
-    pub dst_mac: [u16; 3],
-    /// The interface's own.
-    pub src_mac: [u16; 3],
+    /// How its packets' link headers begin.
+    pub macs: Macs,
+}
+
+/// The link header's two addresses as they stand at its beginning: the next hop's, then the interface's own. In words, so
+/// that they are copied as such.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Macs([u32; 3]);
+
+impl Macs {
+    /// From both addresses.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(dst: [u16; 3], src: [u16; 3]) -> Self {
+        bytemuck::cast([dst, src])
+    }
+
+    /// Its words, in memory order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 3] {
+        self.0
+    }
 }

@@ -32,10 +32,9 @@ pub trait Glimpsed: Address {
 impl Glimpsed for V4 {
     #[inline(always)]
     fn glance<B: Bytes + ?Sized>(packet: &B, l3: usize) -> Option<Glance<Self>> {
-        const WITHOUT_OPTIONS: u8 = 0x45;
         const IN_FRAGMENTS: u16 = Ipv4Header::MORE_FRAGMENTS | Ipv4Header::FRAGMENT_OFFSET;
         let ip = packet.peek::<Ipv4Header>(l3)?;
-        if ip.version_ihl != WITHOUT_OPTIONS || ip.fragment.get() & IN_FRAGMENTS != 0 {
+        if ip.version_ihl != Ipv4Header::WITHOUT_OPTIONS || ip.fragment.get() & IN_FRAGMENTS != 0 {
             return None;
         }
         ends(packet, l3 + size_of::<Ipv4Header>(), (ip.src, ip.dst), ip.protocol)
@@ -78,11 +77,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{Depth, Fragment, Network, Segment};
+    use crate::wire::{Depth, Fragment, Network, NotOurs, Segment};
 
     fn agree<A: Network + Glimpsed>(packet: &[u8]) {
         let Some(glance) = A::glance(packet, 0) else { return };
-        if let Ok(segment) = A::segment(packet, 0, Depth::Plain) {
+        let plain = A::segment(packet, 0, Depth::Plain);
+        assert_eq!(A::segment(packet, 0, Depth::Bare), plain);
+        if let Ok(segment) = plain {
             let Segment { src, dst, src_port, dst_port, tcp_flags, protocol, fragment, .. } = segment;
             assert_eq!(fragment, Fragment::Whole);
             let may_open = protocol == Protocol::UDP || opens(tcp_flags);
@@ -103,6 +104,9 @@ mod tests {
             other[at] = value;
             assert_eq!(V4::glance(&other[..], 0), None, "{what}");
         }
+        packet[0] = 0x46;
+        assert_eq!(V4::segment(&packet[..], 0, Depth::Bare), Err(NotOurs::Extended), "options");
+        packet[0] = 0x45;
         assert_eq!(V4::glance(&packet[..27], 0), None, "cut short");
     }
 

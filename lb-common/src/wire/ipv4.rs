@@ -37,6 +37,8 @@ pub struct Ipv4Header {
 impl Ipv4Header {
     /// Offset of the checksum, in bytes.
     pub const CHECKSUM: usize = 10;
+    /// `version_ihl` of a header without options.
+    pub const WITHOUT_OPTIONS: u8 = 0x45;
     /// Offset of the time to live.
     pub const TTL: usize = 8;
     /// Offset of the source address.

@@ -7,8 +7,8 @@ use bytemuck::{Pod, Zeroable};
 use super::Be16;
 use crate::address::Port;
 
-/// A UDP header: 8 bytes.
-#[repr(C)]
+/// A UDP header: 8 bytes, read as two words, not as four halves.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct UdpHeader {
     /// Source port.

@@ -192,11 +192,13 @@ pub(crate) fn settled<A: Family>(key: &Key<A>) -> Result<Flow<A>, Missing> {
 /// The same, with its shortcut.
 #[inline(always)]
 pub(crate) fn settled_entry<A: Family>(key: &Key<A>) -> Result<Entry<A>, Missing> {
+    // Before the lookup: behind it, the key would have to be read from memory again.
+    let wanted = key.tag();
     let at = A::maps().flows.get_ptr_mut(key).ok_or(Missing::Absent)?;
     // SAFETY: map memory stays mapped while the program runs; every bit pattern is an entry.
     let (entry, tag) = unsafe { (*at, Tagged::tag(at.cast_const())) };
     // Once is enough: who finds nothing is served by the stack.
-    if tag == key.tag() { Ok(Entry { entry, at }) } else { Err(Missing::Recycled) }
+    if tag == wanted { Ok(Entry { entry, at }) } else { Err(Missing::Recycled) }
 }
 
 /// The flow of that key, before the other side has answered.

@@ -13,9 +13,9 @@ mod sockets;
 mod tally;
 
 pub(crate) use flows::{
-    At, Entry, Flow, Place, Settled, Stored, add_embryonic, add_settled, flow, flow_at, flow_row,
-    is_embryonic, is_settled, place, remove_embryonic, remove_settled, replace_embryonic, replace_settled,
-    settle, settled, settled_entry, state,
+    At, Flow, Place, Settled, Stored, add_embryonic, add_settled, flow, flow_at, flow_row, is_embryonic,
+    is_settled, place, remove_embryonic, remove_settled, replace_embryonic, replace_settled, settle, settled,
+    settled_entry, state,
 };
 pub(crate) use scratch::{Scratch, Work, holder, moved, out, reply, work};
 pub(crate) use sockets::{forget_translation, translate, translation};

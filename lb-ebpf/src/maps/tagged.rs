@@ -8,6 +8,17 @@ use lb_common::wire::Network;
 
 use super::Row;
 
+/// Keeps the compiler from loading behind this what it was told to load before: a copy is made once, and then the tag is
+/// looked at.
+#[inline(always)]
+fn in_this_order() {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: no instruction at all.
+    unsafe {
+        core::arch::asm!("");
+    }
+}
+
 /// A row that says whose it is.
 pub(super) trait Tagged {
     /// Reads the tag again, from the map.
@@ -20,6 +31,7 @@ pub(super) trait Tagged {
 impl<A: Network> Tagged for Row<A> {
     #[inline(always)]
     unsafe fn tag(at: *const Self) -> u32 {
+        in_this_order();
         // SAFETY: the caller's; the tag is the row's first word.
         unsafe { at.cast::<u32>().read_volatile() }
     }
@@ -28,6 +40,7 @@ impl<A: Network> Tagged for Row<A> {
 impl<A: Network> Tagged for Word<A, SocketRow<A>> {
     #[inline(always)]
     unsafe fn tag(at: *const Self) -> u32 {
+        in_this_order();
         // SAFETY: the caller's; the tag is the row's first word.
         unsafe { at.cast::<u32>().read_volatile() }
     }
@@ -36,6 +49,7 @@ impl<A: Network> Tagged for Word<A, SocketRow<A>> {
 impl Tagged for FrontendRow {
     #[inline(always)]
     unsafe fn tag(at: *const Self) -> u32 {
+        in_this_order();
         // SAFETY: the caller's.
         unsafe { (&raw const (*at).tag).read_volatile() }
     }

@@ -4,7 +4,7 @@
 //! row's shortcut says of the other end is what the other end's row says.
 
 use anyhow::Result;
-use lb_common::abi::{FlowEntry, FlowFlags, Hook, Shortcut};
+use lb_common::abi::{FlowEntry, FlowFlags, Hook, Macs, Shortcut};
 use lb_common::address::Address;
 use lb_userspace::datapath::kernel::FlowTables;
 
@@ -34,8 +34,7 @@ pub(super) fn give<A: Address>(tables: &FlowTables<A>, made: u32) -> Result<()> 
             other_port: other.row.other_port,
             mtu: u32::try_from(WAY.mtu)?,
             ifindex: LOOPBACK,
-            dst_mac: bytemuck::cast(WAY.to),
-            src_mac: bytemuck::cast(WAY.from),
+            macs: Macs::new(bytemuck::cast(WAY.to), bytemuck::cast(WAY.from)),
         };
         tables.settled.put(&key, &FlowEntry { shortcut, ..entry })?;
     }
