@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use etherparse::{SlicedPacket, TransportSlice};
@@ -11,6 +11,8 @@ use lb_tests::capture::Capture;
 use lb_tests::lab::{LOCK_FILE, Lab, Layout, Netns, PIN_ROOT, RpFilter};
 use lb_tests::traffic::{Dial, EchoServer, FailureKind, Load, Protocol, Reply, tcp_once, udp_once};
 use lb_tests::{peers, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -348,4 +350,27 @@ fn rules_of_a_peer_that_take_too_long_are_given_up_and_others_are_loaded() {
     // Which take minutes.
     assert!(!load(&services, SECOND));
     assert!(load(&services[..10], 60 * SECOND));
+}
+
+#[test]
+fn a_program_that_is_interrupted_takes_its_labs_with_it() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_lb-demo"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let prefix = format!("sb{}-", demo.id());
+    let own = |folder: &str| -> Vec<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(&prefix)).collect()
+    };
+    let begun = poll::until("the demo's first namespace", 60 * SECOND, || {
+        if own("/run/netns").is_empty() { Err("none yet".to_owned()) } else { Ok(()) }
+    });
+    kill(Pid::from_raw(demo.id().cast_signed()), Signal::SIGINT).unwrap();
+    let ended = demo.wait().unwrap();
+    begun.unwrap();
+    assert_eq!(ended.code(), Some(130));
+    assert_eq!((own("/run/netns"), own(PIN_ROOT)), (Vec::new(), Vec::new()));
 }

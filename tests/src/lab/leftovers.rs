@@ -65,6 +65,19 @@ pub fn remove_leftovers() -> Result<()> {
     Ok(())
 }
 
+/// Removes what this process's labs have, also while it makes more: until nothing is found, or three times.
+pub(super) fn remove_of_this_process() -> Result<()> {
+    let own = |name: &str| lab_process(name) == Some(std::process::id());
+    for _ in 0..3 {
+        remove(&own)?;
+        if names_in(Path::new(NETNS_FOLDER), &own).is_empty() {
+            break;
+        }
+    }
+    remove_logs(&own);
+    Ok(())
+}
+
 /// Removes all that carries the lab's name. After a panic, hence a failed test, the logs stay: the
 /// next lab that is built once this process has ended removes them.
 pub(super) fn remove_lab(lab: &str) -> Result<()> {

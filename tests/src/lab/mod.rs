@@ -19,6 +19,7 @@ pub mod address;
 mod builder;
 mod cgroup;
 mod firewall;
+mod interrupted;
 mod leftovers;
 mod members;
 mod netns;
@@ -30,6 +31,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::builder::LabBuilder;
 pub use self::firewall::{CniMasquerade, Dropped};
+pub use self::interrupted::clean_up_when_interrupted;
 pub(crate) use self::leftovers::programs_folder;
 pub use self::leftovers::{LOCK_FILE, PIN_ROOT, remove_leftovers};
 pub use self::members::{Client, Layout, Node, Pod};
