@@ -3,14 +3,14 @@
 //! Decides the table's rows. Must not know how time is taken. Invariant: the lookup beside a row is of that row's
 //! flows, in that row's table.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use lb_common::abi::Verdict;
 use lb_common::address::Protocol;
 
-use super::ground::{Ground, Packet, Wishes};
+use super::Effort;
+use super::ground::{Ground, Packet};
 use super::harness::{Target, Timing, Yardsticks};
 use super::wrapper::{Hook, Recipe};
-use super::{Effort, FAMILIES};
 use crate::figures::{Cell, Plot, Series, Spread, Table};
 use crate::screen::Screen;
 
@@ -21,56 +21,55 @@ const WAYS: [(&str, &str, Packet, Verdict); 2] = [
 ];
 
 /// Measures; the table and the yardsticks', and a plot.
-pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<(Vec<Table>, Vec<Plot>)> {
+pub(super) fn measure(
+    grounds: &mut [Ground],
+    effort: Effort,
+    screen: &Screen,
+) -> Result<(Vec<Table>, Vec<Plot>)> {
     let mut yardsticks = yardsticks_table();
     let mut table = Table::new(
         "Established flows",
         &["family", "protocol", "way", "hook", "flows", "ns", "one lookup, ns", "ns / lookup"],
     );
     let mut series = Vec::new();
-    let most = effort.flows.last().copied().unwrap_or(1);
-    let bar = screen.bar("established flows", FAMILIES.len() * 2 * WAYS.len() * effort.flows.len());
-    for (ipv6, family) in FAMILIES {
-        for protocol in [Protocol::TCP, Protocol::UDP] {
-            let wishes = Wishes { flows: most, ..Wishes::plain(ipv6, protocol) };
-            let mut ground = Ground::lay(wishes)?;
-            ground.populate(most).with_context(|| format!("making {most} flows of {family}"))?;
-            let name = if protocol == Protocol::TCP { "TCP" } else { "UDP" };
-            if protocol == Protocol::TCP {
-                yardsticks.rows.extend(measure_yardsticks(&ground, family, effort)?);
+    let bar = screen.bar("established flows", grounds.len() * WAYS.len() * effort.flows.len());
+    for ground in grounds {
+        let (family, name) = ground.wishes.names();
+        let protocol = ground.wishes.protocol;
+        if protocol == Protocol::TCP {
+            yardsticks.rows.extend(measure_yardsticks(ground, family, effort)?);
+        }
+        for (way, program, packet, verdict) in WAYS {
+            let fd = ground.datapath.program(program)?;
+            let target = Target { program: &fd, verdict };
+            let mut timings = Vec::new();
+            for flows in effort.flows {
+                let mut harness = ground.harness(ground.varied(packet, Some(*flows)))?;
+                harness.warm_up(&ground.datapath, &target)?;
+                let (rounds, repeat) = effort.turns(*flows);
+                let rounds = (0..rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
+                let timing = Timing::of(&rounds.collect::<Result<Vec<_>>>()?);
+                table.rows.push(vec![
+                    Cell::text(family),
+                    Cell::text(name),
+                    Cell::text(way),
+                    Cell::text("tc"),
+                    Cell::Count((*flows).into()),
+                    Cell::Figure(timing.target),
+                    Cell::figure(timing.lookup),
+                    timing.ratio.map_or(Cell::Nothing, Cell::Ratio),
+                ]);
+                timings.push(timing);
+                bar.inc(1);
             }
-            for (way, program, packet, verdict) in WAYS {
-                let fd = ground.datapath.program(program)?;
-                let target = Target { program: &fd, verdict };
-                let mut timings = Vec::new();
-                for flows in effort.flows {
-                    let mut harness = ground.harness(ground.varied(packet, Some(*flows)))?;
-                    harness.warm_up(&ground.datapath, &target)?;
-                    let (rounds, repeat) = effort.turns(*flows);
-                    let rounds = (0..rounds).map(|_| harness.round(&ground.datapath, &target, repeat));
-                    let timing = Timing::of(&rounds.collect::<Result<Vec<_>>>()?);
-                    table.rows.push(vec![
-                        Cell::text(family),
-                        Cell::text(name),
-                        Cell::text(way),
-                        Cell::text("tc"),
-                        Cell::Count((*flows).into()),
-                        Cell::Figure(timing.target),
-                        Cell::figure(timing.lookup),
-                        timing.ratio.map_or(Cell::Nothing, Cell::Ratio),
-                    ]);
-                    timings.push(timing);
-                    bar.inc(1);
-                }
-                let points = |pick: fn(&Timing) -> _| timings.iter().map(pick).collect();
-                if protocol == Protocol::TCP {
-                    let points = points(|timing: &Timing| Some(timing.target));
-                    series.push(Series { name: format!("{family} {way}"), points });
-                }
-                if protocol == Protocol::TCP && packet == Packet::Forth {
-                    let points = points(|timing: &Timing| timing.lookup);
-                    series.push(Series { name: format!("one lookup, {family}"), points });
-                }
+            let points = |pick: fn(&Timing) -> _| timings.iter().map(pick).collect();
+            if protocol == Protocol::TCP {
+                let points = points(|timing: &Timing| Some(timing.target));
+                series.push(Series { name: format!("{family} {way}"), points });
+            }
+            if protocol == Protocol::TCP && packet == Packet::Forth {
+                let points = points(|timing: &Timing| timing.lookup);
+                series.push(Series { name: format!("one lookup, {family}"), points });
             }
         }
     }

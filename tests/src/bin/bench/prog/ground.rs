@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use lb_common::abi::{self, Hook as FlowHook, Verdict};
 use lb_common::address::{Protocol, V4, V6};
 use lb_tests::packets::{Datapath, Frame, Service};
@@ -44,6 +44,11 @@ impl Wishes {
     pub(super) fn plain(ipv6: bool, protocol: Protocol) -> Self {
         Self { ipv6, protocol, services: 1, served: true, affinity_seconds: 0, flows: 64 }
     }
+
+    /// The family and the protocol, in words.
+    pub(super) fn names(self) -> (&'static str, &'static str) {
+        (if self.ipv6 { "IPv6" } else { "IPv4" }, if self.protocol == Protocol::TCP { "TCP" } else { "UDP" })
+    }
 }
 
 /// A datapath with Services.
@@ -63,6 +68,20 @@ pub(super) enum Packet {
     Answer,
     /// The backend's, of an established flow.
     Back,
+}
+
+/// Makes grounds side by side: most of their time is the verifier's, which takes one processor for each.
+pub(super) fn side_by_side<T: Send, U: Send>(
+    all: impl IntoIterator<Item = T>,
+    make: impl Fn(T) -> Result<U> + Sync,
+) -> Result<Vec<U>> {
+    let make = &make;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = all.into_iter().map(|one| scope.spawn(move || make(one))).collect();
+        let ended =
+            threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?);
+        ended.collect()
+    })
 }
 
 impl Ground {

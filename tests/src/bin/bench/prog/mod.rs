@@ -19,10 +19,12 @@ pub(crate) use self::live::run as pps;
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use lb_common::address::Protocol;
 use lb_tests::packets::Datapath;
 use serde_json::Value;
 
+use self::ground::{Ground, Wishes, side_by_side};
 use crate::figures::{Cell, Section, Table};
 use crate::screen::Screen;
 use crate::{Extent, Order};
@@ -72,8 +74,10 @@ const FAMILIES: [(bool, &str); 2] = [(false, "IPv4"), (true, "IPv6")];
 pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
     let effort = Effort::of(order.extent);
     let instructions = instructions()?;
-    let (flows, flow_plots) = flows::measure(effort, screen)?;
-    let wire = shortcuts::measure(effort, screen)?;
+    let mut grounds = established(effort, screen)?;
+    let (flows, flow_plots) = flows::measure(&mut grounds, effort, screen)?;
+    let wire = shortcuts::measure(&mut grounds, effort, screen)?;
+    drop(grounds);
     let services = services::measure(effort, screen)?;
     let paths = paths::measure(effort, screen)?;
     let memory = memory::measure()?;
@@ -105,6 +109,23 @@ pub(crate) fn run(order: &Order, screen: &Screen) -> Result<Section> {
         ],
         disturbances: Vec::new(),
     })
+}
+
+/// A ground of each family and protocol, with as many flows as are ever measured.
+fn established(effort: Effort, screen: &Screen) -> Result<Vec<Ground>> {
+    let most = effort.flows.last().copied().unwrap_or(1);
+    let protocols = [Protocol::TCP, Protocol::UDP];
+    let kinds =
+        FAMILIES.iter().flat_map(|(ipv6, _)| protocols.map(|protocol| Wishes::plain(*ipv6, protocol)));
+    let bar = screen.bar("making flows", FAMILIES.len() * protocols.len());
+    let grounds = side_by_side(kinds, |plain| {
+        let mut ground = Ground::lay(Wishes { flows: most, ..plain })?;
+        ground.populate(most).with_context(|| format!("making {most} flows of {:?}", plain.names()))?;
+        bar.inc(1);
+        Ok(ground)
+    });
+    bar.finish_and_clear();
+    grounds
 }
 
 /// What the programs cost before any packet.

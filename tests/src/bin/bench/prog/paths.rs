@@ -8,7 +8,7 @@ use lb_common::abi::{FrontendFlags, Verdict};
 use lb_common::address::{Protocol, V4, V6};
 use lb_tests::packets::{Frame, Service, sockets_of, too_big};
 
-use super::ground::{Ground, HALF_OPEN, Packet, Wishes};
+use super::ground::{Ground, HALF_OPEN, Packet, Wishes, side_by_side};
 use super::harness::{Target, Timing};
 use super::wrapper::Recipe;
 use super::{Effort, FAMILIES};
@@ -44,8 +44,8 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
         [served, datagrams, clinging, refused_by_reset, refused_by_icmp];
     let bar = screen.bar("other paths", FAMILIES.len() * stages.len());
     for (ipv6, family) in FAMILIES {
-        for stage in stages {
-            let (mut ground, paths) = stage(ipv6).with_context(|| format!("setting up paths of {family}"))?;
+        let stages = side_by_side(stages, |stage| stage(ipv6));
+        for (mut ground, paths) in stages.with_context(|| format!("setting up paths of {family}"))? {
             // Behind the flow that the stage made itself.
             let mut sent = 1;
             for path in paths {

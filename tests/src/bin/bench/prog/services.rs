@@ -8,7 +8,7 @@ use lb_common::abi::Verdict;
 use lb_common::address::Protocol;
 use lb_userspace::datapath::object::XDP_PROGRAM;
 
-use super::ground::{Ground, Packet, Wishes};
+use super::ground::{Ground, Packet, Wishes, side_by_side};
 use super::harness::{Harness, Round, Target, Timing};
 use super::shortcuts::{self, LOOPBACK};
 use super::wrapper::{Hook, Recipe};
@@ -48,15 +48,14 @@ pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
         Table::new("Number of Services", &["family", "packet", "hook", "Services", "ns", "ns / ns at 1"]);
     let bar = screen.bar("Services", FAMILIES.len() * (effort.services.len() + CASES.len()));
     for (ipv6, family) in FAMILIES {
-        let mut grounds = Vec::new();
-        for services in effort.services {
+        let mut grounds = side_by_side(effort.services, |services| {
             let wishes = Wishes { services: *services, flows: FLOWS, ..Wishes::plain(ipv6, Protocol::TCP) };
             let mut ground = Ground::lay(wishes).with_context(|| format!("{services} Services"))?;
             ground.populate(FLOWS)?;
             ground.populate_last(FLOWS)?;
-            grounds.push(ground);
             bar.inc(1);
-        }
+            Ok(ground)
+        })?;
         for (case, name, verdict) in CASES {
             if case == Case::Wire {
                 grounds.iter().try_for_each(|ground| shortcuts::give_ways(ground, LOOPBACK))?;

@@ -4,16 +4,16 @@
 //! Invariant: every packet that is timed left by its shortcut.
 
 use anyhow::{Context as _, Result};
-use lb_common::abi::{FlowEntry, FlowFlags, Hook as FlowHook, Shortcut, Verdict};
-use lb_common::address::{Address, Port, Protocol, V4};
+use lb_common::abi::{FlowEntry, FlowFlags, Hook as FlowHook, Macs, Shortcut, Verdict};
+use lb_common::address::{Address, Port, V4};
 use lb_common::flow_state::SideState;
 use lb_userspace::datapath::kernel::FlowTables;
 use lb_userspace::datapath::object::XDP_PROGRAM;
 
-use super::ground::{Ground, Packet, Wishes};
+use super::Effort;
+use super::ground::{Ground, Packet};
 use super::harness::{Target, Timing};
 use super::wrapper::{Hook, Recipe};
-use super::{Effort, FAMILIES};
 use crate::figures::{Cell, Table};
 use crate::screen::Screen;
 
@@ -21,31 +21,26 @@ use crate::screen::Screen;
 pub(super) const LOOPBACK: u32 = 1;
 
 /// Measures.
-pub(super) fn measure(effort: Effort, screen: &Screen) -> Result<Table> {
+pub(super) fn measure(grounds: &mut [Ground], effort: Effort, screen: &Screen) -> Result<Table> {
     let mut table = Table::new(
         "From wire to wire at XDP: destination and source translated, sent on",
         &["family", "packet", "protocol", "flows", "ns", "one lookup, ns", "ns / lookup"],
     );
-    let most = effort.flows.last().copied().unwrap_or(1);
-    let protocols = [(Protocol::TCP, "TCP"), (Protocol::UDP, "UDP")];
-    let bar = screen.bar("wire to wire", FAMILIES.len() * protocols.len() * effort.flows.len());
-    for (ipv6, family) in FAMILIES {
-        for (protocol, name) in protocols {
-            let mut ground = Ground::lay(Wishes { flows: most, ..Wishes::plain(ipv6, protocol) })?;
-            ground.populate(most).with_context(|| format!("making {most} flows of {family}"))?;
-            give_ways(&ground, LOOPBACK)?;
-            for flows in effort.flows {
-                let recipe = Recipe { hook: Hook::Xdp, ..ground.varied(Packet::Forth, Some(*flows)) };
-                let timing = time(&mut ground, recipe, Verdict::ShortcutTaken, effort)?;
-                let count = Cell::Count((*flows).into());
-                table.rows.push(row([family, "of an established flow", name], count, &timing));
-                bar.inc(1);
-            }
-            let stranger = ground.fixed(ground.frame(ground.client(), ground.stranger(), "A"));
-            let recipe = Recipe { hook: Hook::Xdp, ..stranger };
-            let timing = time(&mut ground, recipe, Verdict::ShortcutLeft, effort)?;
-            table.rows.push(row([family, "to no Service, left to tc", name], Cell::Nothing, &timing));
+    let bar = screen.bar("wire to wire", grounds.len() * effort.flows.len());
+    for ground in grounds {
+        let (family, name) = ground.wishes.names();
+        give_ways(ground, LOOPBACK)?;
+        for flows in effort.flows {
+            let recipe = Recipe { hook: Hook::Xdp, ..ground.varied(Packet::Forth, Some(*flows)) };
+            let timing = time(ground, recipe, Verdict::ShortcutTaken, effort)?;
+            let count = Cell::Count((*flows).into());
+            table.rows.push(row([family, "of an established flow", name], count, &timing));
+            bar.inc(1);
         }
+        let stranger = ground.fixed(ground.frame(ground.client(), ground.stranger(), "A"));
+        let recipe = Recipe { hook: Hook::Xdp, ..stranger };
+        let timing = time(ground, recipe, Verdict::ShortcutLeft, effort)?;
+        table.rows.push(row([family, "to no Service, left to tc", name], Cell::Nothing, &timing));
     }
     bar.finish_and_clear();
     Ok(table)
@@ -99,8 +94,7 @@ fn give<A: Address>(tables: &FlowTables<A>, ifindex: u32) -> Result<()> {
                 other_port: row.port,
                 mtu: 1_500,
                 ifindex,
-                dst_mac: [1, 2, 3],
-                src_mac: [4, 5, 6],
+                macs: Macs::new([1, 2, 3], [4, 5, 6]),
             };
             (key, FlowEntry { row, shortcut })
         })

@@ -43,7 +43,10 @@ fn page(run: &Run) -> String {
     page += "Another machine gives other times. Ratios within one run say more than the times themselves: what \
              is compared was measured by turns, and a ratio is the median of its rounds, with the least and the greatest \
              beside it.\n\n";
-    let disturbances: Vec<&String> = run.sections.iter().flat_map(|section| &section.disturbances).collect();
+    let mut disturbances = Vec::new();
+    for section in &run.sections {
+        disturbances.extend(section.disturbances.iter().map(|said| format!("{}: {said}", section.title)));
+    }
     if disturbances.is_empty() {
         page += "Nothing else ran on the machine that took more than 2 % of its processors.\n\n";
     } else {

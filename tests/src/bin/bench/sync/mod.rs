@@ -61,7 +61,7 @@ struct Effort {
 impl Effort {
     fn of(extent: Extent) -> Self {
         match extent {
-            Extent::Quick => Self { rounds: 2, changes: 3, extent },
+            Extent::Quick => Self { rounds: 2, changes: 2, extent },
             Extent::Full | Extent::Patient => Self { rounds: 5, changes: 7, extent },
         }
     }
@@ -199,7 +199,9 @@ fn rows(whole: &mut Table, change: &mut Table, scale: Scale, by: &str, took: &Ti
 fn measure_ours(scale: Scale, effort: Effort, split: &mut Table) -> Result<Times> {
     let (mut whole, mut taking_in, mut to_maps, mut alone) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     let mut last = None;
-    for _ in 0..effort.rounds {
+    // Large objects take as long to make as to write.
+    let rounds = if effort.extent == Extent::Quick && scale.is_large() { 1 } else { effort.rounds };
+    for _ in 0..rounds {
         // One after the other: two of the largest side by side would not be what an agent does.
         drop(last.take());
         let mut ours = Ours::new()?;
@@ -248,7 +250,7 @@ fn measure_peer(peer: Peer, scale: Scale, effort: Effort) -> Result<Times> {
     let rules = peer.whole(&services, NODE);
     let (mut whole, mut last) = (Vec::new(), None);
     // Ten seconds each for some, and minutes for the largest: fewer rounds there.
-    let rounds = if scale.services * scale.endpoints > 20_000 { 2 } else { effort.rounds.min(3) };
+    let rounds = if scale.is_large() { 2 } else { effort.rounds.min(3) };
     let began = Instant::now();
     for round in 0..rounds {
         if round > 0 && began.elapsed() > PATIENCE {

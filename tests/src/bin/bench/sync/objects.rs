@@ -25,6 +25,11 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
+    /// Does making and loading it take so long that fewer rounds must do?
+    pub(crate) fn is_large(self) -> bool {
+        self.services * self.endpoints > 20_000
+    }
+
     /// `10 k x 2`.
     pub(crate) fn name(self) -> String {
         let count =
