@@ -74,7 +74,7 @@ impl Cluster {
             decision
                 .frontends
                 .iter()
-                .map(|frontend| format!("{} {}", decision.name.service.name, show(frontend)))
+                .map(|frontend| format!("{} {}", decision.name.service.name(), show(frontend)))
         });
         (frontends.filter(|line| !line.contains("ClusterIp")).collect(), refused)
     }

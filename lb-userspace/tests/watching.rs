@@ -25,7 +25,7 @@ fn open(folder: &Path) -> FileSource {
 
 fn services(snapshot: &Snapshot) -> Vec<&str> {
     let services = snapshot.objects.iter().filter_map(|object| match object {
-        Object::Service(service) => Some(&*service.name.name),
+        Object::Service(service) => Some(service.name.name()),
         _ => None,
     });
     services.collect()

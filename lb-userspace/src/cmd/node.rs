@@ -152,7 +152,7 @@ fn api_servers(state: &State) -> impl Iterator<Item = SocketAddr> + '_ {
 
 /// Might such a slice be one of the API servers' own?
 pub(super) fn is_of_api_servers(slice: &ObjectName) -> bool {
-    &*slice.namespace == "default" && slice.name.starts_with("kubernetes")
+    slice.namespace() == "default" && slice.name().starts_with("kubernetes")
 }
 
 /// The addresses that the Node object names.

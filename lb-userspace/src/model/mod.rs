@@ -6,16 +6,16 @@
 
 mod change;
 mod endpoints;
+mod name;
 mod networks;
 mod node;
 mod placement;
 mod service;
 mod state;
 
-use std::sync::Arc;
-
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
+pub use name::ObjectName;
 pub use networks::ServiceCidr;
 pub use node::Node;
 pub use placement::{Placement, Placements};
@@ -33,43 +33,6 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1 ServiceCIDR`.
     ServiceCidr,
-}
-
-/// A namespace and a name. Sorts by namespace, then name. Copies share the text: an object's name stands in many
-/// places at once.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName(Arc<NameParts>);
-
-/// What an [`ObjectName`] is made of.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NameParts {
-    /// The namespace.
-    pub namespace: Box<str>,
-    /// The name.
-    pub name: Box<str>,
-}
-
-impl ObjectName {
-    /// The name of an object.
-    #[must_use]
-    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
-        Self(Arc::new(NameParts { namespace: namespace.as_ref().into(), name: name.as_ref().into() }))
-    }
-}
-
-impl std::ops::Deref for ObjectName {
-    type Target = NameParts;
-
-    fn deref(&self) -> &NameParts {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for ObjectName {
-    /// `namespace/name`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 /// An object of one of the kinds that count.

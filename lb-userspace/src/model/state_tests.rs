@@ -46,7 +46,7 @@ fn node(name: &str, ip: &str, zone: &str) -> Object {
 }
 
 fn dirty(state: &mut State) -> Vec<String> {
-    state.drain_dirty().into_iter().map(|name| name.name.to_string()).collect()
+    state.drain_dirty().into_iter().map(|name| name.name().to_string()).collect()
 }
 
 #[test]

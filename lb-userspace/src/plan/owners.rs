@@ -225,11 +225,11 @@ mod tests {
         let object = ObjectName::new("ns", service);
         let name = ServicePortName { service: object.clone(), port: "".into(), protocol: Protocol::TCP };
         let claims = ports.iter().map(|&port| (frontend(port), name.clone()));
-        owners.claim(&object, created, claims).into_iter().map(|name| name.name.to_string()).collect()
+        owners.claim(&object, created, claims).into_iter().map(|name| name.name().to_string()).collect()
     }
 
     fn owner(owners: &Owners, port: u16) -> Option<&str> {
-        owners.owner(&frontend(port)).map(|name| &*name.service.name)
+        owners.owner(&frontend(port)).map(|name| name.service.name())
     }
 
     #[test]

@@ -73,7 +73,7 @@ async fn c45_a_port_that_is_taken_is_told_once_holds_up_no_other_and_opens_when_
     board.set_check(&ObjectName::new("ns", "b"), check(free, 1));
     let following = tokio::spawn(follow(board.clone(), move |notice| tell.send(notice).unwrap()));
     let notice = told.recv().await.unwrap();
-    assert_eq!((&*notice.service.name, notice.reason), ("a", "FailedToStartServiceHealthcheck"));
+    assert_eq!((notice.service.name(), notice.reason), ("a", "FailedToStartServiceHealthcheck"));
     assert!(
         notice.message.contains(&taken.to_string()) && notice.message.contains("free the port"),
         "{notice:?}"

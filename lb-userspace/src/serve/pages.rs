@@ -66,7 +66,7 @@ fn readyz_page(board: &Board) -> Response {
 
 fn node_port_page(service: &ObjectName, local_endpoints: usize, healthy: bool) -> Response {
     let body = serde_json::json!({
-        "service": {"namespace": service.namespace, "name": service.name},
+        "service": {"namespace": service.namespace(), "name": service.name()},
         "localEndpoints": local_endpoints,
         "serviceProxyHealthy": healthy,
     });

@@ -137,8 +137,8 @@ impl Follower {
     fn look(&self) {
         assert_eq!(self.reconciler.maps().violation(), None);
         assert!(serves(&self.plans, "default", "kubernetes"), "default/kubernetes has no backend");
-        for name in self.plans.keys().filter(|name| Some(&*name.namespace) == self.steady.as_deref()) {
-            assert!(serves(&self.plans, &name.namespace, &name.name), "{name} has no backend");
+        for name in self.plans.keys().filter(|name| Some(name.namespace()) == self.steady.as_deref()) {
+            assert!(serves(&self.plans, name.namespace(), name.name()), "{name} has no backend");
         }
     }
 

@@ -61,13 +61,13 @@ proptest! {
         let before = reconciler.maps().tables().clone();
         let mut now = now + GRACE;
         for (service, decisions) in &added {
-            let (service, decisions) = (format!("extra-{}", service.name), decisions.clone());
+            let (service, decisions) = (format!("extra-{}", service.name()), decisions.clone());
             now += seconds(1);
             reconciler.sync([(crate::model::ObjectName::new("default", service), moved(decisions))], now);
             prop_assert!(stands_in(&before, reconciler.maps().tables()), "another Service's row moved");
         }
         reconciler.sync(added.iter().map(|(service, _)| {
-            (crate::model::ObjectName::new("default", format!("extra-{}", service.name)), Vec::new())
+            (crate::model::ObjectName::new("default", format!("extra-{}", service.name())), Vec::new())
         }), now);
         rest(&mut reconciler, now);
         prop_assert_eq!(without_free_rows(reconciler.maps().tables()), without_free_rows(&before));
@@ -118,7 +118,7 @@ fn moved(mut decisions: Vec<crate::plan::decision::Decision>) -> Vec<crate::plan
     for decision in &mut decisions {
         let service = &decision.name.service;
         decision.name.service =
-            crate::model::ObjectName::new(&service.namespace, format!("extra-{}", service.name));
+            crate::model::ObjectName::new(service.namespace(), format!("extra-{}", service.name()));
         decision.frontends.retain(|frontend| frontend.kind != FrontendKind::Whole);
         decision.frontends.iter_mut().for_each(|frontend| frontend.port += 1_000);
     }

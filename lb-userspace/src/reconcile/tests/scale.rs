@@ -82,7 +82,7 @@ fn c29_tables_for_a_thousand_node_ports_are_built_once() {
     let start = Instant::now();
     let mut again = Reconciler::new(reconciler.into_maps(), capacity, terms).unwrap();
     let changed = services.into_iter().map(|service| {
-        if &*service.0.name == "svc500" { big_node_port(500, ENDPOINTS - 1) } else { service }
+        if service.0.name() == "svc500" { big_node_port(500, ENDPOINTS - 1) } else { service }
     });
     assert_eq!(again.sync_all(changed, seconds(0)).rows_written, 0);
     println!("note: read back and found unchanged after a restart: {:?}", start.elapsed());

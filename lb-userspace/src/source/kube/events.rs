@@ -168,8 +168,8 @@ impl Writer {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + serde::de::DeserializeOwned,
         K: std::fmt::Debug,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &name.namespace);
-        Ok(reference(&api.get_metadata(&name.name).await?))
+        let api: Api<K> = Api::namespaced(self.client.clone(), name.namespace());
+        Ok(reference(&api.get_metadata(name.name()).await?))
     }
 
     fn cluster<K: Resource<DynamicType = ()>>(&self) -> Api<K> {

@@ -94,7 +94,7 @@ impl Held {
 }
 
 fn is_held(slice: &EndpointSlice) -> bool {
-    let is = |name: &ObjectName| (&*name.namespace, &*name.name) == SERVICE;
+    let is = |name: &ObjectName| (name.namespace(), name.name()) == SERVICE;
     slice.service.as_ref().is_some_and(is)
 }
 

@@ -24,7 +24,7 @@ pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigg
 #[must_use]
 pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
     let name = object_name(&source.metadata);
-    if name.name.is_empty() {
+    if name.name().is_empty() {
         return nameless(ObjectKey::EndpointSlice(name));
     }
     let mut report = Report::new(ObjectKey::EndpointSlice(name.clone()));
@@ -63,7 +63,7 @@ fn service_of(source: &Source, name: &ObjectName) -> Option<ObjectName> {
         return None;
     }
     let service = labels.get(SERVICE_NAME).filter(|service| !service.is_empty())?;
-    Some(ObjectName::new(&name.namespace, service))
+    Some(ObjectName::new(name.namespace(), service))
 }
 
 /// `Some(is IPv6)`; `None` for a slice of names, which cluster DNS answers, or of anything else.

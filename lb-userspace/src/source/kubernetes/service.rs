@@ -28,7 +28,7 @@ const AFFINITY_SECONDS_MAX: i32 = 86_400;
 #[must_use]
 pub fn service(source: &Source) -> Converted<Service> {
     let name = object_name(&source.metadata);
-    if name.name.is_empty() {
+    if name.name().is_empty() {
         return nameless(ObjectKey::Service(name));
     }
     let mut report = Report::new(ObjectKey::Service(name.clone()));
