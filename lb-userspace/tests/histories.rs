@@ -61,8 +61,8 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         service: Some(ObjectName::new("ns", format!("s{service}"))),
         version,
         triggered: None,
-        ports: vec![EndpointPort { name: String::new(), protocol: Protocol::TCP, port: 8080 }],
-        endpoints,
+        ports: vec![EndpointPort { name: String::new(), protocol: Protocol::TCP, port: 8080 }].into(),
+        endpoints: endpoints.into(),
     })
 }
 

@@ -189,7 +189,7 @@ mod tests {
             service: Some(name),
             version: 1,
             triggered: None,
-            ports: vec![EndpointPort { name: "https".to_owned(), protocol: Protocol::TCP, port }],
+            ports: vec![EndpointPort { name: "https".to_owned(), protocol: Protocol::TCP, port }].into(),
             endpoints: addresses.iter().map(endpoint).collect(),
         }))
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lb_common::address::Protocol;
 
-use super::{ObjectName, Placement, Placements};
+use super::{Endpoints, Known, ObjectName, Placement};
 
 /// A slice of a Service's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,44 +25,30 @@ pub struct EndpointSlice {
     /// When the pod or Service changed that this state of the slice answers to, since 1970 (annotation
     /// `endpoints.kubernetes.io/last-change-trigger-time`, C47); `None` where the object does not say.
     pub triggered: Option<Duration>,
-    /// Where its endpoints listen.
-    pub ports: Vec<EndpointPort>,
+    /// Where its endpoints listen. Most slices have the same.
+    pub ports: Arc<[EndpointPort]>,
     /// Its endpoints. Each listens on each port.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Endpoints,
 }
 
-// It costs what it has as often as there are endpoints.
-const _: () = assert!(size_of::<Endpoint>() == 32);
-
 impl EndpointSlice {
-    /// Lets go of the room that lists were given in advance, and of placements that are known already.
-    pub(super) fn settle(&mut self, known: &mut Placements) {
-        let placements = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.placement.as_mut());
-        placements.for_each(|placement| known.share(placement));
-        self.endpoints.shrink_to_fit();
-        self.ports.shrink_to_fit();
+    /// Lets go of ports and placements that are known already.
+    pub(super) fn settle(&mut self, known: &mut Known) {
+        known.ports.share(&mut self.ports);
+        self.endpoints.share(&mut known.placements);
     }
 
     /// Becomes `new`, in the memory that it has where that fits: slices change all the time, and what lies between
     /// things that come and go keeps memory from being whole.
     pub(super) fn replace(&mut self, new: Self) {
-        let Self { ports, endpoints, .. } = self;
-        let (mut ports, mut endpoints) = (std::mem::take(ports), std::mem::take(endpoints));
-        if ports != new.ports {
-            ports = new.ports;
-        }
-        if endpoints.capacity() == new.endpoints.len() {
-            endpoints.clear();
-            endpoints.extend(new.endpoints);
-        } else {
-            endpoints = new.endpoints;
-        }
-        *self = Self { ports, endpoints, ..new };
+        let mut endpoints = std::mem::take(&mut self.endpoints);
+        endpoints.replace(new.endpoints);
+        *self = Self { endpoints, ..new };
     }
 }
 
 /// A port of a slice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointPort {
     /// The Service port's name (C7); empty where it has none.
     pub name: String,
@@ -72,7 +58,7 @@ pub struct EndpointPort {
     pub port: u16,
 }
 
-/// An endpoint: usually a pod. There may be hundreds of thousands: it has 32 bytes.
+/// An endpoint: usually a pod. [`Endpoints`] keeps many in less room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its address: the first of the object's (C6).
@@ -87,7 +73,31 @@ pub struct Endpoint {
     pub placement: Option<Arc<Placement>>,
 }
 
+/// An endpoint, read where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointRef<'a> {
+    /// [`Endpoint::addr`].
+    pub addr: IpAddr,
+    /// [`Endpoint::ready`].
+    pub ready: bool,
+    /// [`Endpoint::serving`].
+    pub serving: bool,
+    /// [`Endpoint::terminating`].
+    pub terminating: bool,
+    /// [`Endpoint::placement`].
+    pub placement: Option<&'a Arc<Placement>>,
+}
+
 impl Endpoint {
+    /// The same, read here.
+    #[must_use]
+    pub fn view(&self) -> EndpointRef<'_> {
+        let Self { addr, ready, serving, terminating, ref placement } = *self;
+        EndpointRef { addr, ready, serving, terminating, placement: placement.as_ref() }
+    }
+}
+
+impl<'a> EndpointRef<'a> {
     /// Does it serve, so that flows to it may stay (C36)?
     #[must_use]
     pub fn serves(&self) -> bool {
@@ -96,8 +106,8 @@ impl Endpoint {
 
     /// The node it runs on.
     #[must_use]
-    pub fn node(&self) -> Option<&str> {
-        self.placement.as_ref()?.node.as_deref()
+    pub fn node(&self) -> Option<&'a str> {
+        self.placement?.node.as_deref()
     }
 
     /// Does it say who should use it (C13)?
@@ -108,14 +118,14 @@ impl Endpoint {
 
     /// Zones whose nodes should use it (C13).
     #[must_use]
-    pub fn for_zones(&self) -> &[String] {
-        self.placement.as_ref().map(|placement| &*placement.for_zones).unwrap_or_default()
+    pub fn for_zones(&self) -> &'a [String] {
+        self.placement.map(|placement| &*placement.for_zones).unwrap_or_default()
     }
 
     /// Nodes that should use it (C13).
     #[must_use]
-    pub fn for_nodes(&self) -> &[String] {
-        self.placement.as_ref().map(|placement| &*placement.for_nodes).unwrap_or_default()
+    pub fn for_nodes(&self) -> &'a [String] {
+        self.placement.map(|placement| &*placement.for_nodes).unwrap_or_default()
     }
 
     /// May it stand in where none is ready (C11, C12)?

@@ -9,17 +9,21 @@ mod endpoints;
 mod name;
 mod networks;
 mod node;
+mod packed;
 mod placement;
 mod service;
+mod shared;
 mod state;
 
 pub use change::Change;
-pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
+pub use endpoints::{Endpoint, EndpointPort, EndpointRef, EndpointSlice};
 pub use name::ObjectName;
 pub use networks::ServiceCidr;
 pub use node::Node;
-pub use placement::{Placement, Placements};
+pub use packed::{Endpoints, Iter as EndpointsIter};
+pub use placement::Placement;
 pub use service::{Families, NotProxied, Service, ServicePort, TrafficPolicy};
+pub use shared::Known;
 pub use state::{Relisted, State};
 
 /// A kind that counts.
@@ -62,9 +66,9 @@ pub enum ObjectKey {
 }
 
 impl Object {
-    /// Lets go of room that it needs no longer, and of placements that are `known` already: for who holds many objects
+    /// Lets go of room that it needs no longer, and of what is `known` already: for who holds many objects
     /// until they are taken in. Room that is let go of later leaves as many holes between what stays.
-    pub fn settle(&mut self, known: &mut Placements) {
+    pub fn settle(&mut self, known: &mut Known) {
         match self {
             Self::Service(service) => service.shrink(),
             Self::EndpointSlice(slice) => slice.settle(known),

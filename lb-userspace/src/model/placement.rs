@@ -1,9 +1,8 @@
 //! Where an endpoint runs, and who should use it.
 //!
-//! Decides that what is the same is kept once: there may be hundreds of thousands of endpoints, on few nodes, in fewer
-//! zones. Must not know addresses. Invariant: a placement that nobody has any longer is not kept for ever.
+//! Decides what is kept of that. Must not know addresses, nor who shares a placement. Invariant: a placement says
+//! something; an endpoint of which nothing is said has none.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What is said of an endpoint's place.
@@ -37,30 +36,5 @@ impl Placement {
     #[must_use]
     pub fn on(node: &str) -> Option<Arc<Self>> {
         Self::of(Some(node), None, None)
-    }
-}
-
-/// Placements that are in use, each once.
-#[derive(Clone, Debug, Default)]
-pub struct Placements(BTreeSet<Arc<Placement>>);
-
-impl Placements {
-    /// Replaces a placement by an equal one that is known already.
-    pub fn share(&mut self, placement: &mut Arc<Placement>) {
-        match self.0.get(placement) {
-            Some(known) => *placement = known.clone(),
-            None => {
-                if self.0.len().is_power_of_two() {
-                    self.0.retain(|known| Arc::strong_count(known) > 1);
-                }
-                self.0.insert(placement.clone());
-            }
-        }
-    }
-
-    /// How many are known.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{EndpointSlice, Kind, Node, Object, ObjectKey, ObjectName, Placements, Service, ServiceCidr};
+use super::{EndpointSlice, Kind, Known, Node, Object, ObjectKey, ObjectName, Service, ServiceCidr};
 
 /// Every object that counts on this node.
 #[derive(Clone, Debug)]
@@ -20,7 +20,8 @@ pub struct State {
     /// Sorted; most Services have one slice of each family.
     slices_of: BTreeMap<ObjectName, Box<[ObjectName]>>,
     service_cidrs: BTreeMap<String, ServiceCidr>,
-    placements: Placements,
+    /// Of the slices.
+    known: Known,
     dirty: BTreeSet<ObjectName>,
     ignored: BTreeMap<String, u64>,
 }
@@ -45,7 +46,7 @@ impl State {
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
             service_cidrs: BTreeMap::new(),
-            placements: Placements::default(),
+            known: Known::default(),
             dirty: BTreeSet::new(),
             ignored: BTreeMap::new(),
         }
@@ -242,7 +243,7 @@ impl State {
                 *service = known.clone();
             }
         }
-        slice.settle(&mut self.placements);
+        slice.settle(&mut self.known);
         if before != slice.service {
             if let Some(service) = &before {
                 self.unlink(service, &slice.name);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Endpoint, Families, Placement, ServicePort};
+use super::super::{Endpoint, EndpointPort, Families, Placement, ServicePort};
 use super::*;
 
 fn service(name: &str, node_port: Option<u16>) -> Object {
@@ -29,8 +29,8 @@ fn slice(name: &str, service: &str, zone: Option<&str>) -> Object {
         service: Some(ObjectName::new("ns", service)),
         version: 0,
         triggered: None,
-        ports: Vec::new(),
-        endpoints: vec![endpoint],
+        ports: Arc::default(),
+        endpoints: vec![endpoint].into(),
     })
 }
 
@@ -123,14 +123,18 @@ fn ignored_kinds_are_counted() {
 fn a_node_that_many_endpoints_are_on_is_named_once_and_forgotten_with_the_last() {
     let on = |slice_name: &str, node: &str| {
         let Object::EndpointSlice(mut slice) = slice(slice_name, "a", None) else { unreachable!("a slice") };
-        slice.endpoints[0].placement = Placement::on(node);
+        let addr = slice.endpoints.iter().next().unwrap().addr;
+        let placement = Placement::on(node);
+        let endpoint = Endpoint { addr, ready: true, serving: true, terminating: false, placement };
+        slice.endpoints = vec![endpoint].into();
         Object::EndpointSlice(slice)
     };
     let mut state = State::new("here");
     state.replace_all([on("s1", "node"), on("s2", "node")]);
     let nodes: Vec<_> = state
         .slices_of(&ObjectName::new("ns", "a"))
-        .map(|slice| slice.endpoints[0].placement.clone())
+        .flat_map(|slice| &slice.endpoints)
+        .map(|endpoint| endpoint.placement.cloned())
         .collect();
     let [Some(one), Some(other)] = nodes.as_slice() else { panic!("two endpoints: {nodes:?}") };
     assert!(Arc::ptr_eq(one, other));
@@ -138,5 +142,30 @@ fn a_node_that_many_endpoints_are_on_is_named_once_and_forgotten_with_the_last()
     for number in 0..1_000 {
         state.apply(on("s1", &format!("node-{number}")));
     }
-    assert!(state.placements.len() < 10, "{} are kept", state.placements.len());
+    let kept = state.known.placements.len();
+    assert!(kept < 10, "{kept} are kept");
+}
+
+#[test]
+fn ports_that_many_slices_have_are_kept_once_and_forgotten_with_the_last() {
+    let listening = |slice_name: &str, port: u16| {
+        let Object::EndpointSlice(mut slice) = slice(slice_name, "a", None) else { unreachable!("a slice") };
+        let protocol = lb_common::address::Protocol::TCP;
+        slice.ports = vec![EndpointPort { name: "http".to_owned(), protocol, port }].into();
+        Object::EndpointSlice(slice)
+    };
+    let mut state = State::new("here");
+    state.replace_all([listening("s1", 80), listening("s2", 80), listening("s3", 81)]);
+    let of_state = |state: &State| -> Vec<_> {
+        state.slices_of(&ObjectName::new("ns", "a")).map(|slice| slice.ports.clone()).collect()
+    };
+    let ports = of_state(&state);
+    assert!(Arc::ptr_eq(&ports[0], &ports[1]) && ports[0] != ports[2]);
+    drop(ports);
+    for port in 1..1_000 {
+        state.apply(listening("s1", port));
+        assert_eq!(of_state(&state)[0][0].port, port);
+    }
+    let kept = state.known.ports.len();
+    assert!(kept < 10, "{kept} are kept");
 }

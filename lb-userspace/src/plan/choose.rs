@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use super::decision::BackendSet;
-use crate::model::{Endpoint, TrafficPolicy};
+use crate::model::{EndpointRef, TrafficPolicy};
 
 /// An endpoint, on one service port of one family.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub struct Candidate<'a> {
     /// Where it listens.
     pub addr: SocketAddr,
     /// Its conditions and hints.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: EndpointRef<'a>,
     /// Is it on this node (C9)?
     pub local: bool,
 }
@@ -152,7 +152,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::model::Placement;
+    use crate::model::{Endpoint, Placement};
 
     const HERE: Topology<'_> = Topology { node: "here", zone: Some("za") };
 
@@ -183,7 +183,7 @@ mod tests {
             .iter()
             .map(|(endpoint, local)| Candidate {
                 addr: SocketAddr::new(endpoint.addr, 80),
-                endpoint,
+                endpoint: endpoint.view(),
                 local: *local,
             })
             .collect();

@@ -45,8 +45,8 @@ fn slice(name: &str, triggered: Option<Duration>, endpoints: Vec<Endpoint>) -> O
         service: Some(ObjectName::new("ns", "web")),
         version: 1,
         triggered,
-        ports: vec![EndpointPort { name: String::new(), protocol: Protocol::TCP, port: 8080 }],
-        endpoints,
+        ports: vec![EndpointPort { name: String::new(), protocol: Protocol::TCP, port: 8080 }].into(),
+        endpoints: endpoints.into(),
     })
 }
 

@@ -77,7 +77,7 @@ impl Held {
     /// Brings what is in force to what the server says, unless that leaves nothing that serves.
     fn settle(&mut self) -> Vec<Change> {
         let serves = |slices: &BTreeMap<ObjectName, EndpointSlice>| {
-            slices.values().flat_map(|slice| &slice.endpoints).any(crate::model::Endpoint::serves)
+            slices.values().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.serves())
         };
         if !serves(&self.said) && serves(&self.in_force) {
             return Vec::new();
@@ -100,6 +100,8 @@ fn is_held(slice: &EndpointSlice) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{Endpoint, State};
 
@@ -116,7 +118,7 @@ mod tests {
             service: Some(ObjectName::new("default", service)),
             version: 0,
             triggered: None,
-            ports: Vec::new(),
+            ports: Arc::default(),
             endpoints: ready.iter().map(endpoint).collect(),
         })
     }

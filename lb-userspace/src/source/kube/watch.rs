@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::Timing;
 use super::received::{Received, Watched};
 use super::trouble::Trouble;
-use crate::model::{Kind, Object, ObjectKey, Placements};
+use crate::model::{Kind, Known, Object, ObjectKey};
 use crate::source::kubernetes::Converted;
 
 /// What a watch hears.
@@ -68,7 +68,7 @@ pub(super) fn listen<K: Watched>(
         optional: wanted.optional,
         events: stream::pending().boxed(),
         list: None,
-        placements: Placements::default(),
+        known: Known::default(),
         was_listed: false,
         delay: None,
         backoff: backoff(timing),
@@ -89,8 +89,8 @@ struct Watch<K> {
     events: BoxStream<'static, watcher::Result<Event<Received<K>>>>,
     /// As far as it has come.
     list: Option<Vec<Answer>>,
-    /// Of the list's endpoints: each once, since the list may be long.
-    placements: Placements,
+    /// Of the list's slices: each once, since the list may be long.
+    known: Known,
     was_listed: bool,
     /// Before the server is asked again.
     delay: Option<Duration>,
@@ -170,14 +170,14 @@ impl<K: Watched> Watch<K> {
             Event::InitApply(object) => {
                 let mut answer = Answer::from(object);
                 if let Some(object) = &mut answer.converted.object {
-                    object.settle(&mut self.placements);
+                    object.settle(&mut self.known);
                 }
                 self.list.get_or_insert_default().push(answer);
                 None
             }
             Event::InitDone => {
                 self.was_listed = true;
-                self.placements = Placements::default();
+                self.known = Known::default();
                 Some(Heard::Listed(K::WHICH, self.list.take().unwrap_or_default()))
             }
             Event::Apply(object) => Some(Heard::Applied(Box::new(object.into()))),

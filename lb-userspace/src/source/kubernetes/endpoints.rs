@@ -4,6 +4,7 @@
 //! asks for it). Invariant: an endpoint that cannot be used costs itself only.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice as Source};
@@ -11,7 +12,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SourceEndpoint, EndpointSlice 
 use super::fields::{address, port, protocol};
 use super::service::OTHER_PROXY;
 use super::{Converted, FieldPath, Report, nameless, object_name};
-use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectKey, ObjectName, Placement};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, Endpoints, ObjectKey, ObjectName, Placement};
 
 /// Any value of this label says that a slice is of use to cluster DNS only (C1).
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -32,7 +33,14 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
         source.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
     let service = service_of(source, &name);
     let triggered = triggered(source);
-    let empty = EndpointSlice { name, service, version, triggered, ports: Vec::new(), endpoints: Vec::new() };
+    let empty = EndpointSlice {
+        name,
+        service,
+        version,
+        triggered,
+        ports: Arc::default(),
+        endpoints: Endpoints::default(),
+    };
     if empty.service.is_none() {
         return report.done(empty);
     }
@@ -47,7 +55,7 @@ pub fn endpoint_slice(source: &Source) -> Converted<EndpointSlice> {
         };
         endpoints.extend(ip.map(|ip| convert(endpoint, ip)));
     }
-    report.done(EndpointSlice { ports, endpoints, ..empty })
+    report.done(EndpointSlice { ports: ports.into(), endpoints: endpoints.into(), ..empty })
 }
 
 /// RFC 3339, with or without a fraction. It is for measurements only, so what cannot be read is passed over.

@@ -57,7 +57,8 @@ impl Scale {
                 service: Some(name(number)),
                 version: 1,
                 triggered: None,
-                ports: vec![EndpointPort { name: "http".to_owned(), protocol: Protocol::TCP, port: 8_080 }],
+                ports: vec![EndpointPort { name: "http".to_owned(), protocol: Protocol::TCP, port: 8_080 }]
+                    .into(),
                 endpoints: range.map(|index| endpoint(self.pod(number, index).ip())).collect(),
             })
         };
@@ -126,10 +127,11 @@ mod tests {
             .slices(2, 250)
             .into_iter()
             .flat_map(|object| match object {
-                Object::EndpointSlice(slice) => slice.endpoints,
+                Object::EndpointSlice(slice) => {
+                    slice.endpoints.iter().map(|endpoint| endpoint.addr).collect()
+                }
                 _ => Vec::new(),
             })
-            .map(|endpoint| endpoint.addr)
             .collect();
         let of_rules: Vec<IpAddr> = scale.peers()[2].endpoints.iter().map(SocketAddr::ip).collect();
         assert_eq!(of_slices, of_rules);
