@@ -14,3 +14,4 @@ pub mod reconcile;
 pub mod serve;
 pub mod source;
 pub mod tables;
+mod trees;

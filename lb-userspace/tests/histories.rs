@@ -35,7 +35,7 @@ fn service() -> impl Strategy<Value = Service> {
             node_port: node_port.then_some(30_080),
         }],
         // Several claim the same few addresses, and the node has some of them.
-        external_ips: vec![[192, 0, 2, claimed].into()],
+        external_ips: [[192, 0, 2, claimed].into()].into(),
         internal_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
         ..Service::bare(ObjectName::new("ns", format!("s{name}")))
     })

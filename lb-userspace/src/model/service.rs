@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use lb_common::address::Protocol;
+use thin_vec::ThinVec;
 
 use super::ObjectName;
 
-/// A Service.
+/// A Service. There may be tens of thousands: lists that most have nothing in are a pointer each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Namespace and name.
@@ -28,11 +29,11 @@ pub struct Service {
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// Addresses that lead here by the network's own doing (C19).
-    pub external_ips: Vec<IpAddr>,
+    pub external_ips: ThinVec<IpAddr>,
     /// Load balancer addresses whose packets arrive with that destination (C18).
-    pub load_balancer_ips: Vec<IpAddr>,
+    pub load_balancer_ips: ThinVec<IpAddr>,
     /// Who may use the load balancer addresses; a family without any is open (C35).
-    pub source_ranges: Vec<IpNet>,
+    pub source_ranges: ThinVec<IpNet>,
     /// For clients of the cluster address (C14).
     pub internal_policy: TrafficPolicy,
     /// For clients of every other address (C15).
@@ -64,9 +65,9 @@ impl Service {
             cluster_ips: Vec::new(),
             families: Families::default(),
             ports: Vec::new(),
-            external_ips: Vec::new(),
-            load_balancer_ips: Vec::new(),
-            source_ranges: Vec::new(),
+            external_ips: ThinVec::new(),
+            load_balancer_ips: ThinVec::new(),
+            source_ranges: ThinVec::new(),
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             affinity_seconds: None,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::{EndpointSlice, Kind, Known, Node, Object, ObjectKey, ObjectName, Service, ServiceCidr};
+use crate::trees::pack;
 
 /// Every object that counts on this node.
 #[derive(Clone, Debug)]
@@ -308,11 +309,6 @@ impl State {
         self.node = node;
         true
     }
-}
-
-/// Lays a tree out anew: nodes of one that was filled in order are half empty.
-fn pack<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
-    *tree = std::mem::take(tree).into_iter().collect();
 }
 
 #[cfg(test)]

@@ -122,6 +122,11 @@ impl Books {
         std::mem::replace(self, reloaded).actual
     }
 
+    /// Takes no more room than it needs.
+    pub(super) fn pack(&mut self) {
+        self.actual.pack();
+    }
+
     /// Do these frontends fit beside all that stand or are to?
     pub(super) fn room_for_frontends<'a, A: Indexed>(
         &self,

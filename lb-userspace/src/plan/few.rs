@@ -1,6 +1,6 @@
 //! Sets that mostly have few things in them.
 //!
-//! Decides how they are kept: in a sorted list, as long as they are, and in a tree where they are many. A tree has room
+//! Decides how they are kept: in a sorted list without room to spare, and in a tree where they are many. A tree has room
 //! for eleven in its smallest node, and a cluster has a hundred thousand sets of one to ten. Must not know what is in
 //! them. Invariant: in order, and each thing once.
 
@@ -13,9 +13,10 @@ const MANY: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) enum Few<T> {
     /// Sorted.
-    List(Vec<T>),
+    List(Box<[T]>),
     /// Many.
-    Tree(BTreeSet<T>),
+    #[expect(clippy::box_collection, reason = "the few take no room for it")]
+    Tree(Box<BTreeSet<T>>),
 }
 
 impl<T> Default for Few<T> {
@@ -26,8 +27,8 @@ impl<T> Default for Few<T> {
 
 impl<T> Few<T> {
     /// Nothing.
-    pub(super) const fn new() -> Self {
-        Self::List(Vec::new())
+    pub(super) fn new() -> Self {
+        Self::List(Box::default())
     }
 
     /// Is there nothing in it?
@@ -41,7 +42,7 @@ impl<T> Few<T> {
     /// All, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         let (list, tree) = match self {
-            Self::List(list) => (list.as_slice(), None),
+            Self::List(list) => (&**list, None),
             Self::Tree(tree) => (&[][..], Some(tree.iter())),
         };
         list.iter().chain(tree.into_iter().flatten())
@@ -53,18 +54,12 @@ impl<T: Ord> Few<T> {
     pub(super) fn insert(&mut self, thing: T) -> bool {
         match self {
             Self::List(list) => {
-                let place = list.binary_search(&thing);
-                if let Err(place) = place {
-                    // Most sets get a few things at once and no more ever.
-                    if list.len() == list.capacity() {
-                        list.reserve_exact(list.len().clamp(1, 4));
-                    }
-                    list.insert(place, thing);
-                }
-                if list.len() > MANY {
-                    *self = Self::Tree(std::mem::take(list).into_iter().collect());
-                }
-                place.is_err()
+                let Err(place) = list.binary_search(&thing) else { return false };
+                let mut more = std::mem::take(list).into_vec();
+                more.reserve_exact(1);
+                more.insert(place, thing);
+                *self = Self::of_sorted(more);
+                true
             }
             Self::Tree(tree) => tree.insert(thing),
         }
@@ -74,13 +69,28 @@ impl<T: Ord> Few<T> {
     pub(super) fn remove(&mut self, thing: &T) -> bool {
         match self {
             Self::List(list) => {
-                let place = list.binary_search(thing);
-                if let Ok(place) = place {
-                    list.remove(place);
-                }
-                place.is_ok()
+                let Ok(place) = list.binary_search(thing) else { return false };
+                let mut fewer = std::mem::take(list).into_vec();
+                fewer.remove(place);
+                *list = fewer.into_boxed_slice();
+                true
             }
             Self::Tree(tree) => tree.remove(thing),
+        }
+    }
+
+    /// Puts all of them in.
+    pub(super) fn extend(&mut self, things: impl IntoIterator<Item = T>) {
+        for thing in things {
+            self.insert(thing);
+        }
+    }
+
+    fn of_sorted(list: Vec<T>) -> Self {
+        if list.len() > MANY {
+            Self::Tree(Box::new(list.into_iter().collect()))
+        } else {
+            Self::List(list.into_boxed_slice())
         }
     }
 }
@@ -96,13 +106,9 @@ impl<T: Ord> Eq for Few<T> {}
 impl<T: Ord> FromIterator<T> for Few<T> {
     fn from_iter<I: IntoIterator<Item = T>>(things: I) -> Self {
         let mut list: Vec<T> = things.into_iter().collect();
-        if list.len() > MANY {
-            return Self::Tree(list.into_iter().collect());
-        }
         list.sort_unstable();
         list.dedup();
-        list.shrink_to_fit();
-        Self::List(list)
+        Self::of_sorted(list)
     }
 }
 
@@ -116,6 +122,13 @@ mod tests {
         assert!(few.insert(4) && !few.insert(3) && few.remove(&9) && !few.remove(&9));
         assert_eq!(few.iter().copied().collect::<Vec<_>>(), [3, 4, 5]);
         assert!(!few.is_empty());
+        few.extend([7, 4]);
+        assert_eq!(few, [3, 4, 5, 7].into_iter().collect());
+    }
+
+    #[test]
+    fn it_takes_no_more_room_than_a_list() {
+        assert_eq!(size_of::<Few<u32>>(), size_of::<Box<[u32]>>());
     }
 
     #[test]

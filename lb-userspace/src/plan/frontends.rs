@@ -99,7 +99,7 @@ pub fn frontends(service: &Service, port: &ServicePort) -> BTreeMap<FrontendAddr
         port: port.port,
     };
     // An address may be listed twice; the guarded origin goes before the open one.
-    let origins = [
+    let origins: [(&[IpAddr], FrontendKind); 3] = [
         (&service.cluster_ips, FrontendKind::ClusterIp),
         (&service.load_balancer_ips, FrontendKind::LoadBalancer),
         (&service.external_ips, FrontendKind::ExternalIp),

@@ -103,6 +103,11 @@ impl Ledger {
         &self.tables
     }
 
+    /// Takes no more room than it needs.
+    pub(super) fn pack(&mut self) {
+        self.tables.pack();
+    }
+
     /// Applies an operation to tables and index.
     pub fn apply(&mut self, operation: &MapOp) {
         match operation {

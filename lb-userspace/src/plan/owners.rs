@@ -14,10 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::address::Protocol;
+use thin_vec::ThinVec;
 
 use super::decision::ServicePortName;
 use super::site::Site;
 use crate::model::ObjectName;
+use crate::trees::pack;
 
 /// What can be claimed: an address or all NodePort addresses of a family, a port, a protocol. Port and protocol 0:
 /// what nobody claims of an address (C34).
@@ -53,12 +55,19 @@ struct Claim {
     name: Arc<ServicePortName>,
 }
 
+/// The claims to a frontend: sorted, and nearly always a single one, which then takes no room of its own.
+#[derive(Clone, Debug)]
+enum Rivals {
+    One(Claim),
+    More(ThinVec<Claim>),
+}
+
 /// The claims of all Services. Lists are sorted, and most have one item or two: they are as short as can be, since
 /// there is one for each frontend and each Service.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
     site: Site,
-    claims: BTreeMap<FrontendAddress, Box<[Claim]>>,
+    claims: BTreeMap<FrontendAddress, Rivals>,
     by_service: BTreeMap<ObjectName, Box<[FrontendAddress]>>,
 }
 
@@ -67,6 +76,20 @@ impl FrontendAddress {
     #[must_use]
     pub fn whole(addr: IpAddr) -> Self {
         Self { addr: Some(addr), ipv6: addr.is_ipv6(), protocol: Protocol(0), port: 0 }
+    }
+}
+
+impl Rivals {
+    fn all(&self) -> &[Claim] {
+        match self {
+            Self::One(claim) => std::slice::from_ref(claim),
+            Self::More(claims) => claims,
+        }
+    }
+
+    /// `None`: there is none.
+    fn of(mut claims: ThinVec<Claim>) -> Option<Self> {
+        if claims.len() < 2 { claims.pop().map(Self::One) } else { Some(Self::More(claims)) }
     }
 }
 
@@ -125,7 +148,7 @@ impl Owners {
             self.toggle(*frontend, claim);
             if before != self.winners(&related) {
                 // Whoever goes on claiming in vain is told the new owner.
-                let claims = related.iter().filter_map(|frontend| self.claims.get(frontend)).flatten();
+                let claims = related.iter().flat_map(|frontend| self.all(frontend));
                 concerned
                     .extend(before.iter().flatten().chain(claims).map(|claim| claim.name.service.clone()));
             }
@@ -143,13 +166,24 @@ impl Owners {
         service: &'a ObjectName,
         frontend: FrontendAddress,
     ) -> impl Iterator<Item = (FrontendAddress, Claim)> + 'a {
-        let claims = self.claims.get(&frontend).into_iter().flat_map(|claims| claims.iter());
+        let claims = self.all(&frontend).iter();
         claims.filter(|claim| claim.name.service == *service).map(move |claim| (frontend, claim.clone()))
     }
 
     /// Does nobody but `service` claim it?
     fn has_no_rival(&self, frontend: &FrontendAddress, service: &ObjectName) -> bool {
-        self.claims.get(frontend).into_iter().flatten().all(|claim| claim.name.service == *service)
+        self.all(frontend).iter().all(|claim| claim.name.service == *service)
+    }
+
+    /// The claims to a frontend, by right.
+    fn all(&self, frontend: &FrontendAddress) -> &[Claim] {
+        self.claims.get(frontend).map(Rivals::all).unwrap_or_default()
+    }
+
+    /// Takes no more room than it needs, after many claims.
+    pub fn pack(&mut self) {
+        pack(&mut self.claims);
+        pack(&mut self.by_service);
     }
 
     /// Takes a claim out, or puts it in where it is not.
@@ -157,19 +191,18 @@ impl Owners {
         let mut known = match self.claims.entry(frontend) {
             Entry::Occupied(known) => known,
             Entry::Vacant(nobody) => {
-                nobody.insert(Box::new([claim.clone()]));
+                nobody.insert(Rivals::One(claim.clone()));
                 return;
             }
         };
-        let mut rivals = Vec::from(std::mem::take(known.get_mut()));
+        let mut rivals = ThinVec::from(known.get().all());
         match rivals.binary_search(claim) {
             Ok(at) => drop(rivals.remove(at)),
             Err(at) => rivals.insert(at, claim.clone()),
         }
-        if rivals.is_empty() {
-            known.remove();
-        } else {
-            known.insert(rivals.into_boxed_slice());
+        match Rivals::of(rivals) {
+            Some(rivals) => drop(known.insert(rivals)),
+            None => drop(known.remove()),
         }
     }
 
@@ -209,7 +242,7 @@ impl Owners {
     }
 
     fn first(&self, frontend: &FrontendAddress) -> Option<&Claim> {
-        self.claims.get(frontend)?.first()
+        self.all(frontend).first()
     }
 }
 
@@ -247,6 +280,7 @@ mod tests {
         let mut owners = Owners::default();
         claim(&mut owners, "old", Some(10), &[80, 443]);
         claim(&mut owners, "young", Some(20), &[80]);
+        owners.pack();
         assert_eq!(claim(&mut owners, "old", Some(10), &[443]), ["young"]);
         assert_eq!(owner(&owners, 80), Some("young"));
         claim(&mut owners, "young", None, &[]);
@@ -270,6 +304,11 @@ mod tests {
         claim(&mut owners, "b", Some(20), &[80]);
         claim(&mut owners, "c", Some(30), &[80]);
         assert_eq!(claim(&mut owners, "a", None, &[]), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_nobody_else_claims_takes_no_more_room_than_its_claim() {
+        assert_eq!(size_of::<Rivals>(), size_of::<Claim>());
     }
 
     #[test]

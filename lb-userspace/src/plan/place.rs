@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::num::NonZeroU16;
 
-use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, ServicePortName, SlotRange};
+use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, RangeKey, SlotRange};
 use lb_common::address::{Address, V4, V6};
 
 use super::decision::{BackendSet, Decision};
@@ -53,7 +53,7 @@ impl<A> BackendOwner<A> {
 #[derive(Debug)]
 pub struct Allocators {
     /// Service port ids by name.
-    pub(super) service_ports: Ids<String>,
+    pub(super) service_ports: Ids<PortName>,
     /// Ids of IPv4 backends.
     pub(super) backends_v4: Ids<BackendOwner<V4>>,
     /// Ids of IPv6 backends.
@@ -155,7 +155,7 @@ pub(super) struct PlacedSet {
 }
 
 /// The ranges of a service port in one family, each once, of which there are few: each with what lies there; `None`: a previous process left it.
-pub(super) type Ranges = Vec<(SlotRange, Option<Layout>)>;
+pub(super) type Ranges = Box<[(SlotRange, Option<Box<Layout>>)]>;
 
 /// Where the rows of decisions are placed.
 pub(super) struct Placing<'a> {
@@ -181,9 +181,9 @@ impl Placing<'_> {
             return Ok(None);
         }
         let text = decision.name.to_string();
-        let name = ServicePortName::new(&text).ok_or_else(|| Refusal::NameTooLong(text.clone()))?.into();
-        let owner = self.allocators.service_ports.claim(&text)?.id;
-        let none = [Ranges::new(), Ranges::new()];
+        let name = PortName::new(&text).ok_or_else(|| Refusal::NameTooLong(text.clone()))?;
+        let owner = self.allocators.service_ports.claim(&name)?.id;
+        let none = <[Ranges; 2]>::default();
         let [ranges_v4, ranges_v6] = ranges(owner).unwrap_or(&none);
         Ok(Some(Placed {
             owner,
@@ -273,7 +273,7 @@ impl Placing<'_> {
 
     /// Where the set stands already.
     fn standing(&self, members: &[Member], layout: &Layout, ranges: &Ranges) -> Option<SlotRange> {
-        let known = ranges.iter().find(|(_, known)| known.as_ref() == Some(layout));
+        let known = ranges.iter().find(|(_, known)| known.as_deref() == Some(layout));
         if let Some((range, _)) = known {
             return Some(*range);
         }

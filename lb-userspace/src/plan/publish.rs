@@ -28,6 +28,7 @@ use super::rows::{self, Terms};
 use super::wanted::Wanted as _;
 use crate::model::ObjectName;
 use crate::tables::{Capacity, MapOp, Tables};
+use crate::trees::pack;
 
 /// The owner of free backends and of networks.
 const NOBODY: u32 = 0;
@@ -64,7 +65,7 @@ pub(super) struct Holding {
     /// Ranges that its frontends name, IPv4 and IPv6.
     pub(super) ranges: [Ranges; 2],
     /// What is no longer wanted, but perhaps still named in the maps.
-    leaving: BTreeSet<Leaving>,
+    leaving: Few<Leaving>,
 }
 
 /// Something to be released once the maps name it no longer.
@@ -78,7 +79,7 @@ enum Leaving {
 
 impl Holding {
     pub(super) fn new(service: ObjectName) -> Self {
-        Self { service, live: true, ranges: [Ranges::new(), Ranges::new()], leaving: BTreeSet::new() }
+        Self { service, live: true, ranges: Default::default(), leaving: Few::new() }
     }
 }
 
@@ -183,8 +184,8 @@ impl Publisher {
         for owner in settled {
             self.unsettled.remove(&owner);
             let Some(holding) = self.holdings.get_mut(owner) else { continue };
-            for leaving in std::mem::take(&mut holding.leaving) {
-                match leaving {
+            for leaving in std::mem::take(&mut holding.leaving).iter() {
+                match *leaving {
                     Leaving::Range(range) => self.allocators.slots.release(range, at),
                     Leaving::Backend(false, id) => self.allocators.backends_v4.release(id.0, at),
                     Leaving::Backend(true, id) => self.allocators.backends_v6.release(id.0, at),
@@ -233,6 +234,12 @@ impl Publisher {
         let unsettled: Vec<u32> = owners.iter().copied().filter(|owner| !self.stands(*owner)).collect();
         self.unsettled.extend(unsettled);
         diff::operations(self.books.actual(), &before, &owners.into_iter().collect::<Vec<_>>()).len()
+    }
+
+    /// Takes no more room than it needs, after many Services.
+    pub fn pack(&mut self) {
+        pack(&mut self.services);
+        self.books.pack();
     }
 
     /// The Service of a service port.
@@ -302,7 +309,7 @@ impl Publisher {
         let Some(holding) = self.holdings.get_mut(owner) else { return };
         let family = family_index::<A>();
         // What a list is of can be read in its slots.
-        let known = |set: &PlacedSet| set.layout.is_table().then(|| set.layout.clone());
+        let known = |set: &PlacedSet| set.layout.is_table().then(|| Box::new(set.layout.clone()));
         let ranges: Ranges = rows.sets.iter().map(|set| (set.range, known(set))).collect();
         let ids = A::backend_ids(&mut self.allocators);
         let is_kept = |id: &BackendId| rows.backends.binary_search_by_key(id, |(id, _)| *id).is_ok();
@@ -313,10 +320,8 @@ impl Publisher {
         let left = holding.ranges[family].iter().map(|(range, _)| *range).filter(|range| !stays(range));
         holding.leaving.extend(left.map(Leaving::Range));
         holding.leaving.extend(gone.iter().map(|(id, _)| Leaving::Backend(A::IS_V6, *id)));
-        if !holding.leaving.is_empty() {
-            for (id, _) in &rows.backends {
-                holding.leaving.remove(&Leaving::Backend(A::IS_V6, *id));
-            }
+        for (id, _) in &rows.backends {
+            holding.leaving.remove(&Leaving::Backend(A::IS_V6, *id));
         }
         holding.ranges[family] = ranges;
 

@@ -18,7 +18,7 @@ use super::place::{Allocators, BackendOwner, family_index};
 use super::publish::{Holding, Publisher};
 use super::rows::{Terms, free_backend_row};
 use crate::model::ObjectName;
-use crate::tables::{Capacity, MapOp, Tables};
+use crate::tables::{Capacity, MapOp, PortName, Tables};
 
 impl Publisher {
     /// Takes over what stands in the maps.
@@ -57,7 +57,10 @@ impl Publisher {
         for (&id, name) in &actual.tables().service_ports {
             let Some(text) = name.name() else { continue };
             let Some(service) = service_of(text) else { continue };
-            if self.allocators.service_ports.restore(Held { id, generation: 1 }, &text.to_owned()) {
+            // As it is written anew, should there be anything behind the text.
+            let Some(owner) = PortName::new(text) else { continue };
+            let owner = if owner == *name { name } else { &owner };
+            if self.allocators.service_ports.restore(Held { id, generation: 1 }, owner) {
                 self.services.entry(service.clone()).or_default().insert(id);
                 self.holdings.get_or_insert_with(id, || Holding::new(service));
                 desired.apply(&MapOp::PutServicePort(id, name.clone()));
@@ -107,7 +110,9 @@ impl Publisher {
                     taken.insert(range, (owner, A::IS_V6));
                     let known = &mut holding.ranges[family_index::<A>()];
                     if !known.iter().any(|(other, _)| *other == range) {
-                        known.push((range, None));
+                        let mut more = std::mem::take(known).into_vec();
+                        more.push((range, None));
+                        *known = more.into_boxed_slice();
                     }
                 }
             }

@@ -205,6 +205,11 @@ impl<M: Maps> Reconciler<M> {
         self.publisher.set_networks(networks);
     }
 
+    /// Takes no more room than it needs, after a large change.
+    pub fn pack(&mut self) {
+        self.publisher.pack();
+    }
+
     /// The Services that do not fit at present.
     pub fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
         let refused = |(service, (_, reason)): (&ObjectName, &(Vec<Decision>, String))| Refused {

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::{BackendId, BackendRow, FrontendKey, FrontendRow, Prefix, RangeKey};
 use lb_common::address::{Address, V4, V6};
 
+use crate::trees::pack;
+
 pub use backends::Backends;
 pub use name::PortName;
 
@@ -167,6 +169,13 @@ pub trait Maps {
 }
 
 impl Tables {
+    /// Takes no more room than it needs, after many operations.
+    pub fn pack(&mut self) {
+        pack(&mut self.service_ports);
+        pack(&mut self.frontends_v4);
+        pack(&mut self.frontends_v6);
+    }
+
     /// Applies one operation.
     pub fn apply(&mut self, operation: &MapOp) {
         match operation {

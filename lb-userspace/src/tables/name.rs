@@ -8,13 +8,19 @@ use std::sync::Arc;
 use lb_common::abi::ServicePortName;
 
 /// A row of names, without the zeros behind what it says it holds. Copies share it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PortName(Arc<[u8]>);
 
 /// Where the bytes of a name begin in its row.
 const TEXT: usize = size_of::<u32>();
 
 impl PortName {
+    /// The row that holds this name; `None` where it is too long for one.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        ServicePortName::new(name).map(Self::from)
+    }
+
     /// The row.
     #[must_use]
     pub fn row(&self) -> ServicePortName {

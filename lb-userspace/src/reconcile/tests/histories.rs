@@ -59,6 +59,8 @@ proptest! {
         let (mut reconciler, now) = live_through(others, Watch::Frontends);
         rest(&mut reconciler, now);
         let before = reconciler.maps().tables().clone();
+        reconciler.pack();
+        prop_assert_eq!(reconciler.tables(), &before);
         let mut now = now + GRACE;
         for (service, decisions) in &added {
             let (service, decisions) = (format!("extra-{}", service.name()), decisions.clone());

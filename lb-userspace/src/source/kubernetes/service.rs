@@ -47,9 +47,9 @@ pub fn service(source: &Source) -> Converted<Service> {
         families: families(spec, &cluster_ips),
         cluster_ips,
         ports: ports(spec, &mut report),
-        external_ips: addresses(spec.external_ips.as_deref(), "spec.externalIPs", &mut report),
-        load_balancer_ips,
-        source_ranges,
+        external_ips: addresses(spec.external_ips.as_deref(), "spec.externalIPs", &mut report).into(),
+        load_balancer_ips: load_balancer_ips.into(),
+        source_ranges: source_ranges.into(),
         internal_policy: policy(
             spec.internal_traffic_policy.as_deref(),
             "spec.internalTrafficPolicy",
