@@ -15,6 +15,7 @@ pub mod faulty;
 pub mod freed;
 pub mod hooks;
 pub mod kernel;
+pub mod lighter;
 pub mod object;
 pub mod pins;
 pub mod probe;

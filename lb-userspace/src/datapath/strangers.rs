@@ -129,7 +129,9 @@ impl Strangers {
     /// As [`Table::open`], and where it cannot be read.
     pub(super) fn open(pins: &Pins) -> anyhow::Result<Self> {
         let table = Table::open(&pins.map(abi::STRANGERS))?;
-        let words = table.first_rows(WORDS)?.into_iter().map(|(_, bits)| bits).collect();
+        let rows = table.first_rows(WORDS)?;
+        // Not in the memory of the rows, which is twice as long.
+        let words = rows.iter().map(|(_, bits)| *bits).collect();
         Ok(Self { table, bits: Bits { words, met: None } })
     }
 

@@ -63,7 +63,7 @@ impl Interfaces {
         Ok(Self {
             watcher,
             rows: kernel::interfaces(&pins)?,
-            programs: Prepared::begin(programs, guess)?,
+            programs: Prepared::begin(programs, &pins, guess)?,
             pins,
             ways,
             patterns,

@@ -121,6 +121,7 @@ impl Args {
 /// # Errors
 /// Where the agent cannot start: rights, kernel features, the source, or another agent.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    freed::leave_few_holes();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -276,9 +277,12 @@ impl Agent {
         self.follow_up(&report, first);
         if first {
             self.strangers.seek(self.reconciler.maps_mut());
+            freed::forget_files();
         }
         self.reporter.attached(self.interfaces.attached());
         if is_list {
+            self.owners.pack();
+            self.reconciler.pack();
             freed::give_back();
         }
         self.tell_report(&report, arrival.began);

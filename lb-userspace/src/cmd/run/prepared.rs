@@ -10,7 +10,8 @@ use anyhow::Context as _;
 
 use crate::datapath::attach::Suite;
 use crate::datapath::object::Programs;
-use crate::datapath::{cgroup, freed, object};
+use crate::datapath::pins::Pins;
+use crate::datapath::{cgroup, freed, lighter, object};
 
 /// Programs that may still be with the verifier.
 pub(super) struct Prepared {
@@ -34,9 +35,13 @@ impl Prepared {
     ///
     /// # Errors
     /// Where there can be no thread.
-    pub(super) fn begin(mut programs: Programs, guess: Guess) -> anyhow::Result<Self> {
+    pub(super) fn begin(mut programs: Programs, pins: &Pins, guess: Guess) -> anyhow::Result<Self> {
+        let pins = pins.clone();
         let verify = move || {
             load(&mut programs, &guess);
+            if let Err(error) = lighter::lighten(&mut programs, &pins) {
+                tracing::debug!(error = format!("{error:#}"), "the programs' instructions stay in memory");
+            }
             freed::give_back();
             programs
         };
