@@ -1,6 +1,7 @@
 //! Tier 2: the agent starts, is killed, starts again, meets another, goes; the datapath works on (contract C49).
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use lb_common::abi::{ABI_VERSION, FlowEntry, FlowKey};
@@ -254,6 +255,11 @@ fn cleanup_removes_all_and_says_so() {
         let refused = scene.tool().run_on_pins(&["cleanup"]).unwrap();
         assert_eq!(refused.code, Some(1), "while an agent runs");
         scene.agent.terminate().unwrap();
+        // As one leaves it that is killed while it opens a program anew.
+        let version = scene.node().pin_folder.join(format!("v{ABI_VERSION}"));
+        let mut pin = Command::new("bpftool");
+        pin.args(["map", "pin", "pinned"]).args([version.join("maps/SLOTS"), version.join("passing")]);
+        assert!(pin.status().unwrap().success());
         let removed = scene.tool().run_on_pins(&["cleanup"]).unwrap();
         assert_eq!(removed.code, Some(0), "{}", removed.stderr);
         assert!(removed.stdout.contains("removed"), "{}", removed.stdout);

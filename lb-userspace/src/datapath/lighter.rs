@@ -15,15 +15,12 @@ use aya_obj::programs::XdpAttachType;
 
 use super::pins::Pins;
 
-/// Among the links, where what an agent that was killed leaves is removed with them.
-const PIN: &str = "program";
-
 /// Lets go of what the loaded programs were loaded from. None of them may hold links.
 ///
 /// # Errors
 /// Where nothing can be pinned, or a program cannot be opened again.
 pub fn lighten(ebpf: &mut Ebpf, pins: &Pins) -> anyhow::Result<()> {
-    let pin = pins.links().join(PIN);
+    let pin = pins.passing();
     for (name, program) in ebpf.programs_mut().filter(|(_, program)| program.fd().is_ok()) {
         let opened = through(program, name, &pin).with_context(|| format!("opening the program {name} anew"));
         remove(&pin)?;

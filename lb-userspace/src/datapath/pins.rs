@@ -77,6 +77,11 @@ impl Pins {
         self.folder.join("links")
     }
 
+    /// Where something is pinned for a moment.
+    pub(super) fn passing(&self) -> PathBuf {
+        self.folder.join("passing")
+    }
+
     /// The pins of an agent that runs or has run.
     ///
     /// # Errors
@@ -262,6 +267,8 @@ impl Pins {
             return Ok(removed);
         }
         let lock = self.lock()?;
+        // What an agent that was killed may have left.
+        let _seldom_there = fs::remove_file(self.passing());
         removed.links = remove_files(&self.links())?;
         for folder in self.set_aside()?.iter().chain([&self.maps()]) {
             removed.maps.extend(Self::remove_maps(folder)?);

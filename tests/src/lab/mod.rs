@@ -31,7 +31,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::builder::LabBuilder;
 pub use self::firewall::{CniMasquerade, Dropped};
-pub use self::interrupted::clean_up_when_interrupted;
+pub use self::interrupted::{Interruptible, clean_up_when_interrupted};
 pub(crate) use self::leftovers::programs_folder;
 pub use self::leftovers::{LOCK_FILE, PIN_ROOT, remove_leftovers};
 pub use self::members::{Client, Layout, Node, Pod};

@@ -136,7 +136,7 @@ fn bench(options: &Options) -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "benchmarks load programs into the kernel and make network namespaces, which needs root"
     );
-    lb_tests::lab::clean_up_when_interrupted()?;
+    let _to_the_end = lb_tests::lab::clean_up_when_interrupted()?;
     let screen = Screen::new();
     let order = options.order()?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();

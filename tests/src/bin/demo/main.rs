@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(options: &Options) -> anyhow::Result<ExitCode> {
-    lb_tests::lab::clean_up_when_interrupted()?;
+    let _to_the_end = lb_tests::lab::clean_up_when_interrupted()?;
     let screen = Screen::new();
     screen.say("building a node with pods `client`, `a` to `e`, each in a network namespace of its own");
     let mut stage = Stage::build()?;
