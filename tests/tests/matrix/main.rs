@@ -89,6 +89,16 @@ impl Row {
         if self.tcp { dial.tcp(netns) } else { dial.udp(netns) }
     }
 
+    /// A datagram that is lost nobody sends again, as a connection's first packet is: netfilter drops one of two whose ports
+    /// its masquerade chose alike at the same moment. What is always lost is lost from another port too.
+    fn dial_again(&self, cluster: &Cluster, number: usize, failure: Failure) -> Result<Reply, Failure> {
+        if self.tcp || failure.kind != FailureKind::Timeout {
+            return Err(failure);
+        }
+        println!("{}: {failure}; dialled again", self.describe());
+        self.dial(cluster, number, LIMIT)
+    }
+
     /// Plays the row; what it saw instead of what it had to.
     fn play(&self, cluster: &Cluster) -> Result<(), String> {
         match self.expected(cluster) {
@@ -99,6 +109,7 @@ impl Row {
                 for number in 0..DIALS {
                     let reply = self
                         .dial(cluster, number, LIMIT)
+                        .or_else(|failure| self.dial_again(cluster, number, failure))
                         .map_err(|failure| format!("{backends:?}: {failure}"))?;
                     let Some(source) = backends.get(reply.backend.as_str()) else {
                         return Err(format!("{} answered, instead of {backends:?}", reply.backend));
