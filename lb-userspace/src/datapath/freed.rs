@@ -29,7 +29,7 @@ pub fn give_back() {
 }
 
 /// Lets go of what is in memory of files that only have to be read, as the program's own code, which the kernel brings back as it is
-/// needed: a third of it runs at the start alone, or never, and was brought by what lies beside it.
+/// needed: a quarter of it runs at the start alone, or never, and was brought by what lies beside it.
 pub fn forget_files() {
     let Ok(smaps) = std::fs::read_to_string("/proc/self/smaps") else { return };
     for (start, end) in of_files(&smaps) {
